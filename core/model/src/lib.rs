@@ -6,8 +6,10 @@
 //! a rollup, the arithmetic of windows) is written here once.
 
 pub mod aggregate;
+pub mod clock;
 pub mod digest;
 pub mod error;
+pub mod file;
 pub mod limits;
 pub mod merge;
 pub mod names;
@@ -20,8 +22,10 @@ pub mod time;
 pub mod window;
 
 pub use aggregate::Aggregate;
+pub use clock::{Clock, Ids};
 pub use digest::{Digest, RowsHash};
 pub use error::ErrorKind;
+pub use file::FileStats;
 pub use limits::Limits;
 pub use names::{L0Name, TenantId};
 pub use rejection::{Rejection, Rejections};

@@ -1,0 +1,14 @@
+//! The seams through which time and randomness enter. Only `stele-runtime` (and tests) implement
+//! them, so a simulation owns both.
+
+/// Reads the current time.
+pub trait Clock: Send + Sync {
+    /// µs since the epoch, UTC.
+    fn now_us(&self) -> i64;
+}
+
+/// Makes names that no one has used.
+pub trait Ids: Send + Sync {
+    /// A fresh operation id: 32 lower-case hex digits.
+    fn operation_id(&self) -> String;
+}
