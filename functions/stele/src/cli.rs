@@ -1,0 +1,223 @@
+//! The command line: what `stele --help` teaches.
+//!
+//! Flags win over `STELE_*` variables, which win over defaults. Exit codes: 0 done, 1 it failed or
+//! found something wrong, 2 the command line is wrong.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Stele keeps metrics in object storage: what it acknowledged is durable, and answers are exact
+/// at every moment.
+#[derive(Debug, Parser)]
+#[command(name = "stele", version, max_term_width = 100, after_help = "\
+Try it:
+  stele serve --host-metrics            # a server on 127.0.0.1:8686, store in ./stele-data
+  curl -d 'cpu,host=a value=1.5' localhost:8686/write
+  stele sql \"SELECT * FROM samples LIMIT 5\"
+
+Exit codes: 0 done, 1 it failed or found something wrong, 2 the command line is wrong.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run ingest, compaction and queries in one process.
+    Serve(ServeArgs),
+    /// Ask in SQL; the query is an argument, or standard input when it is `-`.
+    Sql(SqlArgs),
+    /// Absorb, seal every closed window and consolidate, to the end; say what was left open.
+    Settle(SettleArgs),
+    /// Pause or resume sealing. Absorb goes on, and no answer changes.
+    Rollups(RollupsArgs),
+    /// Check the store: conservation, single consumption, rollup truth, heads, whole objects.
+    Verify(VerifyArgs),
+    /// Show a running server's backlog, lag and sizes.
+    Status(StatusArgs),
+}
+
+/// Where to find the data: a running server, or the store itself.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// A running server [default: http://127.0.0.1:8686].
+    #[arg(long, value_name = "URL", conflicts_with = "store")]
+    pub url: Option<String>,
+    /// Work on the store directly: a directory, file:///… or s3://bucket/prefix.
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<String>,
+    /// The tenant, with --store [default: default].
+    #[arg(long, value_name = "NAME", requires = "store")]
+    pub tenant: Option<String>,
+}
+
+impl Target {
+    /// The server to talk to when no store is named.
+    pub fn url(&self) -> &str {
+        self.url.as_deref().unwrap_or("http://127.0.0.1:8686").trim_end_matches('/')
+    }
+}
+
+/// `stele serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on; only loopback is accepted [default: 127.0.0.1:8686].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// A directory, file:///…, s3://bucket/prefix (with AWS_* variables) or memory://
+    /// [default: ./stele-data].
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<String>,
+    /// The tenant that requests write to and read from [default: default].
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// How long after its end a window is sealed: 90s, 10m, 1h [default: 10m].
+    #[arg(long, value_name = "TIME", value_parser = duration_us)]
+    pub seal_delay: Option<i64>,
+    /// Keep no quantile sketches in rollups.
+    #[arg(long)]
+    pub no_sketch: bool,
+    /// Record this machine's CPU, memory, disk, network and load every 10 s.
+    #[arg(long)]
+    pub host_metrics: bool,
+    /// Write the server's URL to this file once it answers (for scripts).
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// How logs are written [default: text on a terminal, else json].
+    #[arg(long, value_name = "FORM")]
+    pub log: Option<LogForm>,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    /// One line for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `stele sql`.
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// One SELECT, WITH, EXPLAIN, SHOW TABLES or DESCRIBE; `-` reads standard input.
+    pub query: String,
+    #[command(flatten)]
+    pub target: Target,
+    /// How rows are printed [default: table on a terminal, else json].
+    #[arg(long, value_name = "FORM")]
+    pub format: Option<Format>,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns for people.
+    Table,
+    /// One JSON array of row objects.
+    Json,
+    /// One JSON object per line.
+    Ndjson,
+    /// CSV with a header.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+/// `stele settle`.
+#[derive(Debug, Args)]
+pub struct SettleArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `stele rollups`.
+#[derive(Debug, Args)]
+pub struct RollupsArgs {
+    /// What to do with the switch, which is kept in the store.
+    pub action: RollupsAction,
+    #[command(flatten)]
+    pub target: Target,
+    /// Print the state as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with the rollups switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RollupsAction {
+    /// Stop sealing.
+    Pause,
+    /// Seal again.
+    Resume,
+    /// Say which.
+    Status,
+}
+
+/// `stele verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The store: a directory, file:///… or s3://bucket/prefix [default: ./stele-data].
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<String>,
+    /// Only this tenant [default: every tenant of the store].
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `stele status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// A running server [default: http://127.0.0.1:8686].
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Print the server's JSON as it is.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// µs of `90s`, `10m`, `1h` or a plain number of seconds.
+fn duration_us(text: &str) -> Result<i64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => (text, 1),
+    };
+    digits
+        .parse::<u32>()
+        .map(|n| i64::from(n) * unit * stele_model::time::SECOND_US)
+        .map_err(|_| format!("{text:?} is not a time such as 90s, 10m or 1h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_take_a_unit() {
+        assert_eq!(duration_us("10m"), Ok(600_000_000));
+        assert_eq!(duration_us("0"), Ok(0));
+        assert!(duration_us("soon").is_err());
+        assert!(duration_us("-1s").is_err());
+    }
+}
