@@ -1,1 +1,26 @@
-//! placeholder
+//! A tier by URL: keys and bytes, nothing about what the bytes mean.
+//!
+//! Ingest, table and compact reach objects only through [`Tier`] and [`TenantStore`]. What this
+//! crate adds to `object_store` is what an acknowledgement needs: a conditional create whose
+//! outcome is read back instead of believed ([`TenantStore::put_new`]), a local store that is
+//! durable before it answers ([`DurableLocal`]), and a probe that refuses a store which only looks
+//! like it keeps its promises ([`Tier::probe`]).
+//!
+//! It holds no Arrow, reads no clock and no environment, and never sleeps.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+mod disk;
+mod error;
+pub mod keys;
+mod local;
+mod open;
+mod probe;
+mod tenant;
+mod tier;
+
+pub use error::{Error, Result};
+pub use local::DurableLocal;
+pub use probe::{Capability, ProbeReport};
+pub use tenant::{L0Object, ObjectInfo, Put, TenantStore};
+pub use tier::Tier;

@@ -1,0 +1,58 @@
+//! The names of a tenant's objects, relative to `<tier>/tenants/<tenant>/`.
+
+/// Accepted batches, as ingest wrote them.
+pub const L0: &str = "l0";
+/// The Delta log.
+pub const LOG: &str = "table/_delta_log";
+/// The live file list per version, newest first by name.
+pub const HEADS: &str = "table/heads";
+/// What each commit consumed.
+pub const LEDGER: &str = "ledger";
+/// Switches and probes.
+pub const CONTROL: &str = "control";
+
+const HEAD_SUFFIX: &str = ".json.zst";
+
+/// The log entry of version `v`.
+#[must_use]
+pub fn log_entry(v: u64) -> String {
+    format!("{LOG}/{v:020}.json")
+}
+
+/// The head of version `v` (at most `i64::MAX`); a newer version has a smaller name.
+#[must_use]
+pub fn head(v: u64) -> String {
+    let reversed = (i64::MAX as u64).saturating_sub(v);
+    format!("{HEADS}/{reversed:020}{HEAD_SUFFIX}")
+}
+
+/// The version a head's key names; `None` for any other key.
+#[must_use]
+pub fn head_version(key: &str) -> Option<u64> {
+    let name = key.strip_prefix(HEADS)?.strip_prefix('/')?;
+    let reversed: u64 = name.strip_suffix(HEAD_SUFFIX)?.parse().ok()?;
+    let version = (i64::MAX as u64).checked_sub(reversed)?;
+    (head(version) == key).then_some(version)
+}
+
+/// A data file by its path in the table.
+#[must_use]
+pub fn data_file(rel: &str) -> String {
+    format!("table/{rel}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_head_sorts_first_and_names_its_version() {
+        for v in [0, 1, 9, 10, 4_000_000_000, i64::MAX as u64] {
+            assert_eq!(head_version(&head(v)), Some(v));
+        }
+        assert!(head(10) < head(9));
+        for other in ["table/heads/1.json.zst", "table/heads/x", "l0/x"] {
+            assert_eq!(head_version(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! From a URL to a tier. Variables come from the caller; no environment is read here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::ClientConfigKey;
+use object_store::memory::InMemory;
+use object_store::{BackoffConfig, RetryConfig};
+use url::Url;
+
+use crate::error::{Error, Result};
+use crate::local::DurableLocal;
+use crate::tier::Tier;
+
+/// How long one request is retried inside `object_store`.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one attempt may take.
+const REQUEST_TIMEOUT: &str = "30 seconds";
+const EXPECTED: &str = "expected file:///path, a path, s3://bucket/prefix or memory://";
+
+impl Tier {
+    /// Opens `file:///path` or a plain path (created when absent), `s3://bucket/prefix`, or
+    /// `memory://` (a new empty store each time). `vars` are the `AWS_*` pairs of `object_store`;
+    /// names it does not know are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Url`] for any other text or a URL with a user or password in it,
+    /// [`Error::Directory`] when the path cannot be used, [`Error::Configure`] when the S3
+    /// settings do not fit. No request is sent to S3.
+    pub fn open(url: &str, vars: &[(String, String)]) -> Result<Self> {
+        if !url.contains("://") {
+            if url.is_empty() {
+                return Err(refuse(url, EXPECTED));
+            }
+            return open_local(PathBuf::from(url), url);
+        }
+        let parsed = Url::parse(url).map_err(|_| refuse(url, EXPECTED))?;
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(refuse(
+                url,
+                "credentials belong in AWS_* variables, not in a URL",
+            ));
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(refuse(url, "a store URL has no ?query and no #fragment"));
+        }
+        match parsed.scheme() {
+            "file" => {
+                let path = parsed.to_file_path();
+                let path = path.map_err(|()| refuse(url, "expected file:///absolute/path"))?;
+                open_local(path, url)
+            }
+            "memory" => Ok(Self::build(Arc::new(InMemory::new()), "", url, true)),
+            "s3" => open_s3(&parsed, url, vars),
+            _ => Err(refuse(url, EXPECTED)),
+        }
+    }
+}
+
+fn open_local(path: PathBuf, url: &str) -> Result<Tier> {
+    let store = DurableLocal::open(&path)?;
+    Ok(Tier::build(Arc::new(store), "", url, false))
+}
+
+fn open_s3(parsed: &Url, url: &str, vars: &[(String, String)]) -> Result<Tier> {
+    let bucket = parsed.host_str().unwrap_or_default();
+    if bucket.is_empty() {
+        return Err(refuse(url, "expected s3://bucket/prefix"));
+    }
+    let retry = RetryConfig {
+        backoff: BackoffConfig {
+            max_backoff: Duration::from_secs(2),
+            ..BackoffConfig::default()
+        },
+        retry_timeout: RETRY_TIMEOUT,
+        ..RetryConfig::default()
+    };
+    let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+    let mut builder = AmazonS3Builder::new()
+        .with_config(timeout, REQUEST_TIMEOUT)
+        .with_retry(retry);
+    for (name, value) in vars {
+        let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() else {
+            continue;
+        };
+        let endpoint = matches!(key, AmazonS3ConfigKey::Endpoint);
+        if endpoint && value.starts_with("http://") {
+            builder = builder.with_allow_http(true);
+        }
+        builder = builder.with_config(key, value);
+    }
+    let store = builder.with_bucket_name(bucket).build();
+    let store = store.map_err(|source| Error::Configure {
+        url: url.to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(Tier::build(Arc::new(store), parsed.path(), url, true))
+}
+
+fn refuse(url: &str, why: &'static str) -> Error {
+    Error::Url {
+        url: without_credentials(url),
+        why,
+    }
+}
+
+/// Drops everything between `://` and the last `@` before the path, and any query.
+fn without_credentials(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{host}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stele_model::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_url_is_named_without_its_secret() {
+        for url in [
+            "s3://key:planted-secret@bucket/x",
+            "s3://planted-secret@bucket",
+            "ftp://user:planted/secret@host/",
+            "s3://bucket/x?token=planted-secret",
+            "s3:///x",
+            "gopher://x",
+            "file://host/relative",
+            "",
+        ] {
+            let error = Tier::open(url, &[]).expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::Malformed, "{url}");
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_s3_url_opens_without_a_request_and_keeps_its_prefix() {
+        let vars = [
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("AWS_ACCESS_KEY_ID", "k"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+            ("AWS_NOT_A_SETTING", "ignored"),
+        ];
+        let vars = vars.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let tier = Tier::open("s3://bucket/deep/prefix/", &vars).unwrap();
+        let path = tier.tenant(&"a".parse().unwrap()).path("l0/x");
+        assert_eq!(path.as_ref(), "deep/prefix/tenants/a/l0/x");
+        assert_eq!(tier.url(), "s3://bucket/deep/prefix/");
+    }
+
+    #[test]
+    fn paths_and_file_urls_open_the_same_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let text = path.to_str().unwrap();
+        Tier::open(text, &[]).unwrap();
+        assert!(path.is_dir());
+        Tier::open(&format!("file://{text}"), &[]).unwrap();
+    }
+}
