@@ -1,1 +1,46 @@
-//! placeholder
+//! Samples and rollups as bytes: digests, Parquet files, and the merge and fold over them.
+//!
+//! `wire` hands over [`Rows`](stele_model::Rows); [`batch`] makes them a batch with a digest, and
+//! [`l0::encode`] its object. Compaction reads objects back ([`l0::decode`], [`SampleReader`]),
+//! brings them together ([`Merge`]), folds them ([`Rollup`]) and writes files ([`SampleWriter`],
+//! [`RollupWriter`]); queries use the same readers and [`to_arrow`].
+//!
+//! Everything is a function of bytes in memory: no network, no async, no clock. The stored bytes
+//! are described in `core/notes/physical-format.md`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+mod check;
+mod digest;
+mod error;
+mod filter;
+pub mod l0;
+mod memory;
+mod merge;
+mod rollup;
+mod rollup_file;
+mod sample;
+mod sample_file;
+pub mod schema;
+pub mod to_arrow;
+
+pub use check::{SampleOrRollup, check_file};
+pub use digest::{batch, batch_digest, content_digest, row_hash, rows_hash, series_hash};
+pub use error::{Error, Result};
+pub use filter::SeriesPredicate;
+pub use memory::MemorySource;
+pub use merge::{Merge, MergeTally, RollupMerge};
+pub use rollup::{Rollup, RollupSink};
+pub use rollup_file::{RollupReader, RollupWriter};
+pub use sample::{RollupChunk, RollupSource, SampleChunk, SampleRow, SampleSource};
+pub use sample_file::{SampleReader, SampleWriter};
+pub use stele_model::FileStats;
+
+/// A finished file: its bytes, and what the log says of it.
+#[derive(Debug, Clone)]
+pub struct EncodedFile {
+    /// The whole object.
+    pub bytes: bytes::Bytes,
+    /// Taken from what was written, not from what was meant to be written.
+    pub stats: FileStats,
+}
