@@ -331,3 +331,6 @@ fn put_error(location: &Path, create: bool, source: io::Error) -> StoreError {
         source: source.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -195,3 +195,6 @@ fn not_conditional(why: &str) -> Error {
         why: why.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
