@@ -1,1 +1,40 @@
-//! placeholder
+//! The table of one tenant: its Delta log, its ledger, its heads, and the read protocol.
+//!
+//! ```text
+//! planned on v ──► ledger/<operation> ──► _delta_log/<v + 1>.json ──► read back ──► heads/<v + 1>
+//!                  (create-only)          (create-only: the commit)                 (a shortcut)
+//! every 20 commits: ledger days + manifest ──► a Ledger commit ──► checkpoint ──► _last_checkpoint
+//! ```
+//!
+//! **Invariant** the log is the only truth about which files are live and which batches are
+//! consumed; heads, checkpoints and `_last_checkpoint` are shortcuts that are checked against it.
+//! **Invariant** a commit planned on version v becomes exactly entry v + 1 or is not a commit.
+//! **Invariant** anything missing or damaged is [`Error::Corrupt`], never fewer rows.
+//!
+//! This crate never reads data files, never deletes an object, and reads no clock: the caller
+//! passes times and operation ids in. `core/notes/commit-protocol.md` describes the stored bytes.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+mod codec;
+mod commit;
+mod error;
+mod file;
+mod ledger;
+mod log;
+mod pause;
+mod state;
+mod view;
+
+pub use commit::{
+    Commit, CommitKind, Conservation, ConsumedBatch, ConsumedObject, OperationId, Outcome,
+};
+pub use error::{Damage, Error, Refusal, Result};
+pub use file::{FileEntry, FileKind};
+pub use ledger::LedgerRow;
+pub use log::{Options, TableLog};
+pub use pause::{Paused, rollups_paused, set_rollups_paused};
+pub use state::{
+    LedgerObject, LedgerOperation, LedgerSegment, LedgerState, RemovedFile, Retired, TableMeta,
+    TableState, Totals, Unswept,
+};
+pub use view::View;

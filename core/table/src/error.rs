@@ -1,0 +1,213 @@
+//! What can go wrong with a table: the store, damaged stored bytes, a commit that must not be.
+
+use stele_model::{Digest, ErrorKind};
+
+/// The result of everything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure of the table.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] stele_store::Error),
+    /// A stored object is missing, damaged or contradicts another.
+    #[error("{key}: {damage}")]
+    Corrupt {
+        /// The object, relative to the tenant.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        damage: Damage,
+    },
+    /// The commit would break an invariant and was not written.
+    #[error("commit {operation} refused: {refusal}")]
+    Refused {
+        /// The refused operation.
+        operation: String,
+        /// Which rule it breaks.
+        #[source]
+        refusal: Refusal,
+    },
+    /// The store never said whether the entry exists. It may appear later, only with these bytes
+    /// and only as this version: refresh and plan again under a fresh operation id.
+    #[error("commit {operation}: outcome of version {version} is unknown")]
+    Unresolved {
+        /// The operation whose outcome is unknown.
+        operation: String,
+        /// The version it was written to.
+        version: u64,
+        /// The last answer of the store.
+        #[source]
+        source: stele_store::Error,
+    },
+}
+
+impl Error {
+    /// What the failure means to a caller.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(source) => source.kind(),
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Refused { .. } => ErrorKind::Internal,
+            Self::Unresolved { .. } => ErrorKind::Unavailable,
+        }
+    }
+
+    pub(crate) fn corrupt(key: impl Into<String>, damage: Damage) -> Self {
+        let key = key.into();
+        Self::Corrupt { key, damage }
+    }
+
+    pub(crate) fn refused(operation: &str, refusal: Refusal) -> Self {
+        Self::Refused {
+            operation: operation.to_owned(),
+            refusal,
+        }
+    }
+}
+
+/// What is wrong with stored bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// The log names the object and it does not exist.
+    #[error("named by the log, but missing")]
+    Missing,
+    /// The log goes on after a version that is absent.
+    #[error("version {missing} is absent, version {exists} exists")]
+    Gap {
+        /// The absent version.
+        missing: u64,
+        /// A later version that exists.
+        exists: u64,
+    },
+    /// The bytes are not the ones the log named.
+    #[error("digest {got}, expected {expected}")]
+    Digest {
+        /// The digest of the bytes read.
+        got: Digest,
+        /// The digest the log names.
+        expected: Digest,
+    },
+    /// The bytes are no JSON of the expected shape.
+    #[error("not the expected JSON")]
+    Json(#[from] serde_json::Error),
+    /// The bytes do not decompress.
+    #[error("not decompressible")]
+    Zstd(#[from] std::io::Error),
+    /// Unpacked, the bytes are over the limit.
+    #[error("more than {limit_bytes} bytes unpacked")]
+    TooLarge {
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// The checkpoint is no readable Parquet file.
+    #[error("not a readable checkpoint")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// The checkpoint's columns cannot be read.
+    #[error("not a readable checkpoint")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// A value is missing or has no valid form.
+    #[error("{field}: {value:?} is not valid")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// The value found, shortened.
+        value: String,
+    },
+    /// The entry was not written as the version it is stored as.
+    #[error("holds version {got}, expected {expected}")]
+    Version {
+        /// The version inside.
+        got: u64,
+        /// The version its key says.
+        expected: u64,
+    },
+    /// The entry does not continue the entry before it.
+    #[error("continues entry {got}, but the one before is {expected}")]
+    Chain {
+        /// The digest the entry names.
+        got: Digest,
+        /// The digest of the entry before.
+        expected: Digest,
+    },
+    /// A removed file is not live, or an added one is already known (I7).
+    #[error("{path}: {what}")]
+    File {
+        /// The path, relative to the table.
+        path: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Two stored accounts of one thing differ.
+    #[error("{what} disagrees with what the log adds up to")]
+    Disagrees {
+        /// The thing.
+        what: &'static str,
+    },
+}
+
+impl Damage {
+    pub(crate) fn value(field: &'static str, value: &str) -> Self {
+        let value = value.chars().take(80).collect();
+        Self::Value { field, value }
+    }
+}
+
+/// Why a commit was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The operation id is not 32 lower-case hex digits.
+    #[error("operation id {0:?} is not 32 lower-case hex digits")]
+    OperationId(String),
+    /// The id was already used for other bytes.
+    #[error("the operation id was already used for other actions")]
+    OperationReused,
+    /// Only the table itself writes this kind.
+    #[error("commits of this kind are the table's own")]
+    Kind,
+    /// A file entry that breaks a rule.
+    #[error("file {path:?}: {what}")]
+    File {
+        /// The path, relative to the table.
+        path: String,
+        /// The broken rule.
+        what: &'static str,
+    },
+    /// An L0 object that breaks a rule.
+    #[error("L0 object {object}: {what}")]
+    Object {
+        /// The object's name.
+        object: String,
+        /// The broken rule.
+        what: &'static str,
+    },
+    /// The batch is already effective (I5).
+    #[error("batch {batch} was already consumed by {operation}")]
+    Consumed {
+        /// The batch's digest.
+        batch: Digest,
+        /// The operation it is effective in.
+        operation: String,
+    },
+    /// A tombstone that does not exist.
+    #[error("{path:?} is no removed file and no retired ledger object")]
+    Tombstone {
+        /// The path or key.
+        path: String,
+    },
+    /// Rows are not conserved (I4).
+    #[error("{what}: {left} on one side, {right} on the other")]
+    Conservation {
+        /// Which equation fails.
+        what: &'static str,
+        /// Its left side.
+        left: String,
+        /// Its right side.
+        right: String,
+    },
+    /// The state it was planned on is no table.
+    #[error("planned on a table that does not exist")]
+    NoTable,
+}
