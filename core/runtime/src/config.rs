@@ -88,6 +88,16 @@ pub struct Config {
     pub tenant: Option<TenantId>,
     /// `STELE_SEAL_DELAY_SECS` in µs.
     pub seal_delay_us: Option<i64>,
+    /// `STELE_SWEEP_GRACE_SECS` in µs: how long a consumed L0 object outlives its commit.
+    pub sweep_grace_us: Option<i64>,
+    /// `STELE_HISTORY_SECS` in µs: how long a superseded file or log entry is kept.
+    pub history_us: Option<i64>,
+    /// `STELE_ABSORB_EVERY_SECS` in µs: from one absorb to the next.
+    pub absorb_every_us: Option<i64>,
+    /// `STELE_SEAL_EVERY_SECS` in µs: from one seal to the next.
+    pub seal_every_us: Option<i64>,
+    /// `STELE_SWEEP_EVERY_SECS` in µs: from one sweep to the next.
+    pub sweep_every_us: Option<i64>,
     /// `STELE_SKETCH`.
     pub sketch: Option<bool>,
     /// `STELE_HOST_METRICS`.
@@ -112,6 +122,11 @@ impl fmt::Debug for Config {
             .field("url", &self.url)
             .field("tenant", &self.tenant)
             .field("seal_delay_us", &self.seal_delay_us)
+            .field("sweep_grace_us", &self.sweep_grace_us)
+            .field("history_us", &self.history_us)
+            .field("absorb_every_us", &self.absorb_every_us)
+            .field("seal_every_us", &self.seal_every_us)
+            .field("sweep_every_us", &self.sweep_every_us)
             .field("sketch", &self.sketch)
             .field("host_metrics", &self.host_metrics)
             .field("log", &self.log)
@@ -122,7 +137,7 @@ impl fmt::Debug for Config {
     }
 }
 
-const VARIABLES: [Variable; 12] = [
+const VARIABLES: [Variable; 17] = [
     Variable {
         name: "STELE_STORE",
         default: "./stele-data",
@@ -147,6 +162,31 @@ const VARIABLES: [Variable; 12] = [
         name: "STELE_SEAL_DELAY_SECS",
         default: "600",
         meaning: "seconds after its end at which a window is sealed",
+    },
+    Variable {
+        name: "STELE_SWEEP_GRACE_SECS",
+        default: "900",
+        meaning: "seconds a consumed L0 object outlives its commit; at least twice the deadline",
+    },
+    Variable {
+        name: "STELE_HISTORY_SECS",
+        default: "86400",
+        meaning: "seconds a superseded file or log entry is kept; at least the sweep grace",
+    },
+    Variable {
+        name: "STELE_ABSORB_EVERY_SECS",
+        default: "10",
+        meaning: "seconds from one absorb to the next",
+    },
+    Variable {
+        name: "STELE_SEAL_EVERY_SECS",
+        default: "60",
+        meaning: "seconds from one seal (and consolidate) to the next",
+    },
+    Variable {
+        name: "STELE_SWEEP_EVERY_SECS",
+        default: "300",
+        meaning: "seconds from one sweep to the next",
     },
     Variable {
         name: "STELE_SKETCH",
@@ -233,6 +273,21 @@ impl Config {
             }
             "STELE_SEAL_DELAY_SECS" => {
                 self.seal_delay_us = Some(seconds_us("STELE_SEAL_DELAY_SECS", value)?);
+            }
+            "STELE_SWEEP_GRACE_SECS" => {
+                self.sweep_grace_us = Some(seconds_us("STELE_SWEEP_GRACE_SECS", value)?);
+            }
+            "STELE_HISTORY_SECS" => {
+                self.history_us = Some(seconds_us("STELE_HISTORY_SECS", value)?);
+            }
+            "STELE_ABSORB_EVERY_SECS" => {
+                self.absorb_every_us = Some(seconds_us("STELE_ABSORB_EVERY_SECS", value)?);
+            }
+            "STELE_SEAL_EVERY_SECS" => {
+                self.seal_every_us = Some(seconds_us("STELE_SEAL_EVERY_SECS", value)?);
+            }
+            "STELE_SWEEP_EVERY_SECS" => {
+                self.sweep_every_us = Some(seconds_us("STELE_SWEEP_EVERY_SECS", value)?);
             }
             "STELE_SKETCH" => self.sketch = Some(boolean("STELE_SKETCH", value)?),
             "STELE_HOST_METRICS" => {
@@ -333,13 +388,20 @@ mod tests {
     use super::*;
 
     fn config(pairs: &[(&str, &str)]) -> Result<Config, Error> {
-        Config::from_vars(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+        Config::from_vars(
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+        )
     }
 
     #[test]
     fn an_unknown_variable_fails_by_name() {
         let error = config(&[("STELE_STOER", "x")]).unwrap_err().to_string();
-        assert!(error.starts_with("STELE_STOER is not a variable"), "{error}");
+        assert!(
+            error.starts_with("STELE_STOER is not a variable"),
+            "{error}"
+        );
         assert!(error.contains("STELE_STORE"), "{error}");
     }
 
@@ -353,7 +415,10 @@ mod tests {
             ("STELE_QUERY_MEMORY_BYTES", "1"),
         ] {
             let error = config(&[(name, value)]).unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("expected"), "{error}");
+            assert!(
+                error.contains(name) && error.contains("expected"),
+                "{error}"
+            );
         }
     }
 
@@ -393,6 +458,9 @@ mod tests {
         assert_eq!(config.aws.len(), 1);
         assert_eq!(config.secrets(), ["hunter2"]);
         let shown = format!("{config:?}");
-        assert!(shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 }
