@@ -10,13 +10,18 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Stele keeps metrics in object storage: what it acknowledged is durable, and answers are exact
 /// at every moment.
 #[derive(Debug, Parser)]
-#[command(name = "stele", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "stele",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Try it:
   stele serve --host-metrics            # a server on 127.0.0.1:8686, store in ./stele-data
   curl -d 'cpu,host=a value=1.5' localhost:8686/write
   stele sql \"SELECT * FROM samples LIMIT 5\"
 
-Exit codes: 0 done, 1 it failed or found something wrong, 2 the command line is wrong.")]
+Exit codes: 0 done, 1 it failed or found something wrong, 2 the command line is wrong."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -57,7 +62,10 @@ pub struct Target {
 impl Target {
     /// The server to talk to when no store is named.
     pub fn url(&self) -> &str {
-        self.url.as_deref().unwrap_or("http://127.0.0.1:8686").trim_end_matches('/')
+        self.url
+            .as_deref()
+            .unwrap_or("http://127.0.0.1:8686")
+            .trim_end_matches('/')
     }
 }
 

@@ -14,7 +14,11 @@ pub const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reads the machine every [`INTERVAL`] and stores what it read, until `stop` says so. A store
 /// that refuses is logged and tried again with the next reading.
-pub async fn run(ingestor: &Ingestor, clock: &dyn Clock, mut stop: tokio::sync::watch::Receiver<bool>) {
+pub async fn run(
+    ingestor: &Ingestor,
+    clock: &dyn Clock,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) {
     let mut machine = match Machine::new() {
         Ok(machine) => machine,
         Err(error) => {
@@ -56,15 +60,31 @@ impl Machine {
         self.system.refresh_memory();
         self.disks.refresh(true);
         self.networks.refresh(true);
-        let mut out = Reading { host: &self.host, now_us, rows: Rows::default() };
-        out.push("host.cpu.usage_percent", None, f64::from(self.system.global_cpu_usage()));
+        let mut out = Reading {
+            host: &self.host,
+            now_us,
+            rows: Rows::default(),
+        };
+        out.push(
+            "host.cpu.usage_percent",
+            None,
+            f64::from(self.system.global_cpu_usage()),
+        );
         for (number, cpu) in self.system.cpus().iter().enumerate() {
             let tag = number.to_string();
-            out.push("host.cpu.core_usage_percent", Some(("cpu", &tag)), f64::from(cpu.cpu_usage()));
+            out.push(
+                "host.cpu.core_usage_percent",
+                Some(("cpu", &tag)),
+                f64::from(cpu.cpu_usage()),
+            );
         }
         out.bytes("host.memory.total_bytes", None, self.system.total_memory());
         out.bytes("host.memory.used_bytes", None, self.system.used_memory());
-        out.bytes("host.memory.available_bytes", None, self.system.available_memory());
+        out.bytes(
+            "host.memory.available_bytes",
+            None,
+            self.system.available_memory(),
+        );
         out.bytes("host.swap.used_bytes", None, self.system.used_swap());
         if let Ok(load) = System::load_average() {
             out.push("host.load.1m", None, load.one);
@@ -80,7 +100,11 @@ impl Machine {
         for (name, data) in &self.networks {
             let tag = Some(("interface", name.as_str()));
             out.bytes("host.network.received_bytes", tag, data.total_received());
-            out.bytes("host.network.transmitted_bytes", tag, data.total_transmitted());
+            out.bytes(
+                "host.network.transmitted_bytes",
+                tag,
+                data.total_transmitted(),
+            );
         }
         out.rows
     }
@@ -104,8 +128,16 @@ impl Reading<'_> {
         pairs.extend(tag);
         pairs.sort_unstable();
         let series = u32::try_from(self.rows.series.len()).unwrap_or(u32::MAX);
-        self.rows.series.push(Series { metric: metric.to_owned(), tags: tags::canonical(&pairs) });
-        self.rows.rows.push(Row { ts_us: self.now_us, value, series, extra: NO_EXTRA });
+        self.rows.series.push(Series {
+            metric: metric.to_owned(),
+            tags: tags::canonical(&pairs),
+        });
+        self.rows.rows.push(Row {
+            ts_us: self.now_us,
+            value,
+            series,
+            extra: NO_EXTRA,
+        });
     }
 }
 
@@ -117,10 +149,22 @@ mod tests {
     fn a_reading_has_memory_load_and_the_host_tag() {
         let rows = Machine::new().expect("a supported machine").read(1_000_000);
         let metrics: Vec<&str> = rows.series.iter().map(|s| s.metric.as_str()).collect();
-        for metric in ["host.cpu.usage_percent", "host.memory.used_bytes", "host.load.1m"] {
+        for metric in [
+            "host.cpu.usage_percent",
+            "host.memory.used_bytes",
+            "host.load.1m",
+        ] {
             assert!(metrics.contains(&metric), "{metric} in {metrics:?}");
         }
-        assert!(rows.series.iter().all(|s| tags::get(&s.tags, "host").is_some()));
-        assert!(rows.rows.iter().all(|row| row.ts_us == 1_000_000 && row.value.is_finite()));
+        assert!(
+            rows.series
+                .iter()
+                .all(|s| tags::get(&s.tags, "host").is_some())
+        );
+        assert!(
+            rows.rows
+                .iter()
+                .all(|row| row.ts_us == 1_000_000 && row.value.is_finite())
+        );
     }
 }

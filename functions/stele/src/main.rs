@@ -1,1 +1,40 @@
-fn main() {}
+//! `stele`: the all-in-one server and the operator's command line.
+
+mod cli;
+mod client;
+mod commands;
+mod host_metrics;
+mod jobs;
+mod node;
+mod output;
+mod serve;
+mod settings;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("stele: {}", output::escape(&format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let config = stele_runtime::Config::from_env()?;
+    match cli.command {
+        Command::Serve(args) => serve::run(args, config).await.map(|()| ExitCode::SUCCESS),
+        Command::Sql(args) => commands::sql(args, config).await,
+        Command::Settle(args) => commands::settle(args, config).await,
+        Command::Rollups(args) => commands::rollups(args, config).await,
+        Command::Verify(args) => commands::verify_store(args, config).await,
+        Command::Status(args) => commands::status(args, config).await,
+    }
+}

@@ -1,0 +1,347 @@
+//! The operator's commands. Each works through a running server (`--url`) or on the store itself
+//! (`--store`); both are correct while servers run, because every job and every read is.
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use stele_compact::{Progress, SettleReport, Stage};
+use stele_model::time::rfc3339;
+use stele_protect::verify;
+use stele_query::{OutputFormat, QueryEngine};
+use stele_runtime::Config;
+use stele_store::Tier;
+use stele_table::{rollups_paused, set_rollups_paused};
+
+use crate::cli::{
+    Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target, VerifyArgs,
+};
+use crate::node::Node;
+use crate::{client, output, settings};
+
+/// The tenant of the store that `target` names.
+fn open(target: &Target, config: &Config) -> anyhow::Result<Node> {
+    let url = settings::existing_store(target.store.as_deref(), config)?;
+    let tenant = settings::tenant(target.tenant.as_deref(), config)?;
+    let options = settings::compact_options(config, None, false);
+    Ok(Node::new(&Tier::open(&url, &config.aws)?, &tenant, options))
+}
+
+/// The server that `target` names, or the environment's.
+fn url(target: &Target, config: &Config) -> String {
+    match (&target.url, &config.url) {
+        (None, Some(url)) => url.trim_end_matches('/').to_owned(),
+        _ => target.url().to_owned(),
+    }
+}
+
+/// `stele sql`.
+pub async fn sql(args: SqlArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let mut query = args.query;
+    if query == "-" {
+        query.clear();
+        std::io::stdin()
+            .read_to_string(&mut query)
+            .context("reading the query")?;
+    }
+    let person = output::is_terminal() && !args.json;
+    let form = args
+        .format
+        .unwrap_or(if person { Format::Table } else { Format::Json });
+    let wire = match form {
+        Format::Table | Format::Ndjson => "ndjson",
+        Format::Json => "json",
+        Format::Csv => "csv",
+        Format::Arrow => "arrow",
+    };
+    let mut held = Vec::new();
+    let mut last = 0;
+    let mut piece = |bytes: &[u8]| {
+        last = bytes.last().copied().unwrap_or(last);
+        if form == Format::Table {
+            held.extend_from_slice(bytes);
+            return Ok(());
+        }
+        output::write(bytes)
+    };
+    if args.target.store.is_some() {
+        local_sql(
+            &open(&args.target, &config)?,
+            &config,
+            &query,
+            wire,
+            &mut piece,
+        )
+        .await?;
+    } else {
+        client::sql(&url(&args.target, &config), query, wire, &mut piece).await?;
+    }
+    if form == Format::Table {
+        let rows = serde_json::Deserializer::from_slice(&held).into_iter();
+        let rows: Vec<Map<String, Value>> = rows.collect::<Result<_, _>>()?;
+        output::write(output::table(&rows).as_bytes())?;
+    } else if form == Format::Json && last != b'\n' {
+        output::line("")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn local_sql(
+    node: &Node,
+    config: &Config,
+    query: &str,
+    format: &str,
+    piece: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    use futures::StreamExt;
+    let sketch = config.sketch.unwrap_or(true);
+    let engine = QueryEngine::new(
+        settings::query_config(config, sketch)?,
+        Arc::clone(&node.clock),
+    );
+    let format: OutputFormat = format
+        .parse()
+        .map_err(|_| anyhow::anyhow!("format {format}"))?;
+    let mut body = engine.query(&node.log, query).await?.encode(format);
+    while let Some(bytes) = body.next().await {
+        piece(&bytes?)?;
+    }
+    Ok(())
+}
+
+/// `stele settle`.
+pub async fn settle(args: SettleArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let report: SettleReport = if args.target.store.is_some() {
+        let node = open(&args.target, &config)?;
+        let bar = bar("");
+        let show = |progress: Progress| {
+            let stage = match progress.stage {
+                Stage::Absorb => "absorb: objects",
+                Stage::Seal => "seal: windows",
+                Stage::Consolidate => "consolidate: files",
+            };
+            bar.set_message(stage);
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+        };
+        let report = node
+            .compactor
+            .settle(&settings::budget(&config), &show)
+            .await?;
+        bar.finish_and_clear();
+        report
+    } else {
+        let spinner = bar("the server is settling");
+        let report = client::post(&url(&args.target, &config), "/admin/settle").await?;
+        spinner.finish_and_clear();
+        serde_json::from_value(report)?
+    };
+    if args.json {
+        output::json(&report)?;
+    } else {
+        output::line(&settled(&report))?;
+    }
+    Ok(if report.complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn settled(report: &SettleReport) -> String {
+    let (absorb, seal) = (&report.absorb, &report.seal);
+    let mut text = format!(
+        "absorbed {} objects with {} batches ({} known before)\n\
+         sealed {} windows ({} again) in {} commits, {} rollup rows\n\
+         kept {} of {} samples read: {} duplicates, {} overridden\n\
+         table version {}",
+        absorb.objects,
+        absorb.batches,
+        absorb.batches_duplicate,
+        seal.windows_sealed,
+        seal.windows_resealed,
+        seal.commits,
+        seal.rollup_rows,
+        absorb.rows_out,
+        absorb.rows_in,
+        absorb.duplicates,
+        absorb.overridden,
+        report.version,
+    );
+    let left = &report.left;
+    if left.objects > 0 {
+        text.push_str(&format!("\nleft: {} objects not absorbed", left.objects));
+    }
+    for (windows, why) in [
+        (&left.windows_not_closed, "not closed yet"),
+        (&left.windows_not_sealed, "closed and not sealed"),
+    ] {
+        if !windows.is_empty() {
+            let first = windows
+                .iter()
+                .next()
+                .map(|w| rfc3339(w.start_us()))
+                .unwrap_or_default();
+            text.push_str(&format!(
+                "\nleft: {} windows {why}, from {first}",
+                windows.len()
+            ));
+        }
+    }
+    if seal.paused {
+        text.push_str("\nrollups are paused: nothing was sealed (`stele rollups resume`)");
+    }
+    text
+}
+
+/// `stele rollups`.
+pub async fn rollups(args: RollupsArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let state = if args.target.store.is_some() {
+        let node = open(&args.target, &config)?;
+        match args.action {
+            RollupsAction::Pause => {
+                set_rollups_paused(&node.store, true, node.clock.now_us()).await?
+            }
+            RollupsAction::Resume => {
+                set_rollups_paused(&node.store, false, node.clock.now_us()).await?
+            }
+            RollupsAction::Status => {}
+        }
+        let paused = rollups_paused(&node.store).await?;
+        json!({"rollups_paused": paused.is_some(), "since": paused.map(|p| rfc3339(p.since_us))})
+    } else {
+        let url = url(&args.target, &config);
+        match args.action {
+            RollupsAction::Pause => client::post(&url, "/admin/rollups/pause").await?,
+            RollupsAction::Resume => client::post(&url, "/admin/rollups/resume").await?,
+            RollupsAction::Status => client::get(&url, "/admin/rollups").await?,
+        }
+    };
+    if args.json {
+        output::json(&state)?;
+    } else {
+        let since = state
+            .get("since")
+            .and_then(Value::as_str)
+            .map(|s| format!(" since {s}"));
+        let paused = state
+            .get("rollups_paused")
+            .and_then(Value::as_bool)
+            .unwrap_or_default();
+        let word = if paused { "paused" } else { "running" };
+        output::line(&format!("rollups are {word}{}", since.unwrap_or_default()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `stele verify`.
+pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let url = settings::existing_store(args.store.as_deref(), &config)?;
+    let tier = Tier::open(&url, &config.aws)?;
+    let tenants = match args.tenant.as_deref() {
+        Some(name) => vec![name.parse()?],
+        None => tier.tenants().await?,
+    };
+    let mut clean = true;
+    let mut reports = Map::new();
+    for tenant in tenants {
+        let node = Node::new(
+            &tier,
+            &tenant,
+            settings::compact_options(&config, None, false),
+        );
+        let bar = bar("");
+        let show = |progress: verify::Progress| {
+            bar.set_message(progress.stage.as_str());
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+        };
+        let report = verify::verify(&node.store, &node.log, node.clock.now_us(), &show).await?;
+        bar.finish_and_clear();
+        clean &= report.is_clean();
+        if !args.json {
+            output::line(&format!("tenant {tenant}: {report}"))?;
+        }
+        reports.insert(tenant.to_string(), serde_json::to_value(&report)?);
+    }
+    if args.json {
+        output::json(&json!({"clean": clean, "tenants": reports}))?;
+    }
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// `stele status`.
+pub async fn status(args: StatusArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let target = Target {
+        url: args.url,
+        store: None,
+        tenant: None,
+    };
+    let status = client::get(&url(&target, &config), "/status").await?;
+    if args.json {
+        output::json(&status)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = |pointer: &str| match status.pointer(pointer) {
+        None | Some(Value::Null) => "none".to_owned(),
+        Some(Value::String(text)) => output::escape(text),
+        Some(other) => other.to_string(),
+    };
+    let size = |name: &str| {
+        let bytes = status
+            .pointer(&format!("/storage/{name}_bytes"))
+            .and_then(Value::as_u64);
+        output::size(bytes.unwrap_or_default())
+    };
+    output::line(&format!(
+        "store      {} (tenant {}, table version {})\n\
+         backlog    {} objects, oldest waits {} s\n\
+         windows    {} open, {} closed and not sealed, {} reopened\n\
+         rollups    {}, {} s behind\n\
+         storage    raw {}, rollups {}, open {}, l0 {}, ledger {}, log {}; waiting for sweep {}\n\
+         failures   {} ({})",
+        text("/store"),
+        text("/tenant"),
+        text("/table_version"),
+        text("/backlog/l0_objects"),
+        text("/backlog/oldest_unabsorbed_age_secs"),
+        text("/windows/open"),
+        text("/windows/not_sealed"),
+        text("/windows/reopened"),
+        if text("/rollups_paused") == "true" {
+            "paused"
+        } else {
+            "running"
+        },
+        text("/lag_secs/60s"),
+        size("raw"),
+        size("rollup"),
+        size("open"),
+        size("l0"),
+        size("ledger"),
+        size("log"),
+        size("superseded"),
+        text("/jobs/failures"),
+        text("/jobs/last_error"),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A progress bar on standard error; silent when that is no terminal.
+fn bar(message: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(0).with_message(message);
+    let style = "{msg:<22} {wide_bar} {pos}/{len} {elapsed} eta {eta}";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,217 @@
+//! The schedule of the all-in-one: absorb, seal, consolidate and sweep, on a thread of their own.
+//!
+//! Jobs decode, sort and encode for seconds at a time; on their own thread they do not hold up an
+//! acknowledgement. One thread also orders this process's own jobs, so they never race each other
+//! for a version. Stopping drops the running job at its next await: every job is safe to abandon
+//! there, because only its commit makes its work visible.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use stele_compact::{Budget, Report, SettleReport, SweepReport};
+use stele_runtime::Config;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::node::Node;
+
+/// How often each job runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Periods {
+    absorb: Duration,
+    seal: Duration,
+    consolidate: Duration,
+    sweep: Duration,
+}
+
+impl Periods {
+    /// The configured periods, or the documented ones.
+    pub fn new(config: &Config) -> Self {
+        let period = |us: Option<i64>, secs| {
+            us.map_or(Duration::from_secs(secs), |us| {
+                Duration::from_micros(us.unsigned_abs())
+            })
+            .max(Duration::from_millis(10))
+        };
+        Self {
+            absorb: period(config.absorb_every_us, 10),
+            seal: period(config.seal_every_us, 60),
+            consolidate: period(config.seal_every_us, 60) * 10,
+            sweep: period(config.sweep_every_us, 300),
+        }
+    }
+}
+
+/// What the jobs did since the start, for `/status` and `/metrics`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Done {
+    /// Sums over all absorbs.
+    pub absorb: Report,
+    /// Sums over all seals.
+    pub seal: Report,
+    /// Sums over all consolidations.
+    pub consolidate: Report,
+    /// The last sweep.
+    pub sweep: SweepReport,
+    /// Runs that failed, by any cause.
+    pub failures: u64,
+    /// The last failure.
+    pub last_error: Option<String>,
+}
+
+/// A handle to the thread that runs the jobs.
+#[derive(Clone)]
+pub struct Jobs {
+    settles: mpsc::Sender<oneshot::Sender<Result<SettleReport, stele_compact::Error>>>,
+    done: Arc<Mutex<Done>>,
+}
+
+impl Jobs {
+    /// Starts the thread. It ends when `stop` becomes true.
+    ///
+    /// # Errors
+    /// When the machine has no thread to give.
+    pub fn start(
+        node: Node,
+        budget: Budget,
+        periods: Periods,
+        stop: watch::Receiver<bool>,
+    ) -> anyhow::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (settles, requests) = mpsc::channel(8);
+        let done = Arc::new(Mutex::new(Done::default()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("a runtime for the jobs")?;
+        let schedule = Schedule {
+            node,
+            budget,
+            done: Arc::clone(&done),
+        };
+        let thread = std::thread::Builder::new()
+            .name("stele-jobs".to_owned())
+            .spawn(move || runtime.block_on(schedule.run(periods, requests, stop)))
+            .context("a thread for the jobs")?;
+        Ok((Self { settles, done }, thread))
+    }
+
+    /// What the jobs did so far.
+    pub fn done(&self) -> Done {
+        self.done
+            .lock()
+            .map(|done| done.clone())
+            .unwrap_or_default()
+    }
+
+    /// Runs absorb, seal and consolidate to the end, after the job that is running.
+    ///
+    /// # Errors
+    /// The job's own error; `None` when the server is stopping.
+    pub async fn settle(&self) -> Result<SettleReport, Option<stele_compact::Error>> {
+        let (reply, answer) = oneshot::channel();
+        self.settles.send(reply).await.map_err(|_| None)?;
+        answer.await.map_err(|_| None)?.map_err(Some)
+    }
+}
+
+struct Schedule {
+    node: Node,
+    budget: Budget,
+    done: Arc<Mutex<Done>>,
+}
+
+impl Schedule {
+    async fn run(
+        self,
+        periods: Periods,
+        mut settles: mpsc::Receiver<oneshot::Sender<Result<SettleReport, stele_compact::Error>>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let work = async {
+            let timer = |period| {
+                let mut timer = tokio::time::interval_at(Instant::now() + period, period);
+                timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                timer
+            };
+            let (mut absorb, mut seal) = (timer(periods.absorb), timer(periods.seal));
+            let (mut consolidate, mut sweep) = (timer(periods.consolidate), timer(periods.sweep));
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(reply) = settles.recv() => self.settle(reply).await,
+                    _ = sweep.tick() => self.sweep().await,
+                    _ = consolidate.tick() => self.consolidate().await,
+                    _ = seal.tick() => self.seal().await,
+                    _ = absorb.tick() => self.absorb().await,
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Done)) {
+        if let Ok(mut done) = self.done.lock() {
+            change(&mut done);
+        }
+    }
+
+    fn failed(&self, job: &str, error: &stele_compact::Error) {
+        tracing::error!(
+            job,
+            error = &error as &dyn std::error::Error,
+            "the job failed; it runs again"
+        );
+        self.note(|done| {
+            done.failures += 1;
+            done.last_error = Some(format!("{job}: {error}"));
+        });
+    }
+
+    async fn absorb(&self) {
+        match self.node.compactor.absorb(&self.budget).await {
+            Ok(report) => self.note(|done| done.absorb.add(&report)),
+            Err(error) => self.failed("absorb", &error),
+        }
+    }
+
+    async fn seal(&self) {
+        match self.node.compactor.seal(&self.budget, false).await {
+            Ok(report) => self.note(|done| done.seal.add(&report)),
+            Err(error) => self.failed("seal", &error),
+        }
+    }
+
+    async fn consolidate(&self) {
+        match self.node.compactor.consolidate(&self.budget).await {
+            Ok(report) => self.note(|done| done.consolidate.add(&report)),
+            Err(error) => self.failed("consolidate", &error),
+        }
+    }
+
+    async fn sweep(&self) {
+        match self.node.compactor.sweep(&self.budget).await {
+            Ok(report) => self.note(|done| done.sweep = report),
+            Err(error) => self.failed("sweep", &error),
+        }
+    }
+
+    async fn settle(&self, reply: oneshot::Sender<Result<SettleReport, stele_compact::Error>>) {
+        let settled = self.node.compactor.settle(&self.budget, &|_| {}).await;
+        match &settled {
+            Ok(report) => self.note(|done| {
+                done.absorb.add(&report.absorb);
+                done.seal.add(&report.seal);
+                done.consolidate.add(&report.consolidate);
+            }),
+            Err(error) => self.failed("settle", error),
+        }
+        // The client may have gone; the work is done all the same.
+        let _ = reply.send(settled);
+    }
+}

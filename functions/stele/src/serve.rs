@@ -1,0 +1,241 @@
+//! `stele serve`: ingest, jobs and queries in one process.
+//!
+//! Shutdown: stop accepting, finish the requests in flight, stop the jobs, exit 0.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use stele_http::{IngestState, error_response, ingest_router};
+use stele_ingest::Ingestor;
+use stele_model::{Clock, ErrorKind, Ids, Limits};
+use stele_query::{QueryEngine, SqlState};
+use stele_runtime::{Config, RandomIds, SystemClock, telemetry};
+use stele_store::Tier;
+use stele_table::set_rollups_paused;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::cli::{LogForm, ServeArgs};
+use crate::jobs::{Jobs, Periods};
+use crate::node::Node;
+use crate::status::{Status, prometheus};
+use crate::{host_metrics, settings};
+
+/// How long requests in flight may take after the signal.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs the server until SIGINT or SIGTERM.
+///
+/// # Errors
+/// A setting that cannot be used, a store that fails the probe, an address that is taken.
+pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
+    let form = match args.log {
+        None => config.log_format,
+        Some(LogForm::Text) => Some(stele_runtime::LogFormat::Text),
+        Some(LogForm::Json) => Some(stele_runtime::LogFormat::Json),
+    };
+    telemetry::init(form, config.log.as_deref(), config.secrets())?;
+    let options = settings::compact_options(&config, args.seal_delay, args.no_sketch);
+    settings::check(&options, &config)?;
+    let listener = listen(&args, &config).await?;
+    let tenant = settings::tenant(args.tenant.as_deref(), &config)?;
+    let store = settings::store(args.store.as_deref(), &config);
+    let tier = Tier::open(&store, &config.aws)?;
+    let report = tier
+        .probe(SystemClock.now_us(), &RandomIds.operation_id())
+        .await?;
+    tracing::info!(store = tier.url(), ?report, "the store passed the probe");
+    // Connections of an HTTP client live on the runtime that opened them; the jobs' runtime is
+    // busy for seconds at a time, so it gets a client of its own.
+    let jobs_tier = if store.starts_with("memory:") {
+        tier.clone()
+    } else {
+        Tier::open(&store, &config.aws)?
+    };
+
+    let node = Node::new(&tier, &tenant, options.clone());
+    let (stop, stopped) = watch::channel(false);
+    let (jobs, thread) = Jobs::start(
+        Node::new(&jobs_tier, &tenant, options.clone()),
+        settings::budget(&config),
+        Periods::new(&config),
+        stopped.clone(),
+    )?;
+    let ingestor = Arc::new(Ingestor::new(node.store.clone()));
+    let recorder = (args.host_metrics || config.host_metrics == Some(true)).then(|| {
+        let (ingestor, clock, stopped) = (
+            Arc::clone(&ingestor),
+            Arc::clone(&node.clock),
+            stopped.clone(),
+        );
+        tokio::spawn(async move { host_metrics::run(&ingestor, &*clock, stopped).await })
+    });
+
+    let engine = QueryEngine::new(
+        settings::query_config(&config, options.sketch)?,
+        Arc::clone(&node.clock),
+    );
+    let server = Server {
+        node: node.clone(),
+        jobs,
+        seal_delay_us: options.seal_delay_us,
+    };
+    let app = admin_router(server)
+        .merge(ingest_router(IngestState::new(
+            ingestor,
+            Arc::clone(&node.clock),
+            Limits::default(),
+        )))
+        .merge(stele_query::router(SqlState::new(
+            Arc::new(engine),
+            Arc::clone(&node.log),
+        )));
+
+    let url = format!("http://{}", listener.local_addr()?);
+    tracing::info!(%url, store = tier.url(), tenant = %tenant, "listening on {url}");
+    if let Some(path) = &args.ready_file {
+        std::fs::write(path, &url).with_context(|| format!("writing {}", path.display()))?;
+    }
+    serve(listener, app, &stop).await?;
+    if let Some(recorder) = recorder {
+        recorder.await.context("the host metrics task")?;
+    }
+    tokio::task::spawn_blocking(move || thread.join())
+        .await?
+        .map_err(|_| anyhow::anyhow!("the jobs' thread died"))?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Binds the address; anything but loopback is refused while there is no authentication.
+async fn listen(args: &ServeArgs, config: &Config) -> anyhow::Result<TcpListener> {
+    let text = args
+        .listen
+        .as_deref()
+        .or(config.listen.as_deref())
+        .unwrap_or(settings::LISTEN);
+    let text = text.replace("localhost:", "127.0.0.1:");
+    let address: SocketAddr = text
+        .parse()
+        .with_context(|| format!("{text:?} is not an address such as 127.0.0.1:8686"))?;
+    anyhow::ensure!(
+        address.ip().is_loopback(),
+        "{address} is not loopback; this version has no authentication, so it listens on 127.0.0.1 \
+         or [::1] only (put an authenticating proxy in front)"
+    );
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn serve(
+    listener: TcpListener,
+    app: Router,
+    stop: &watch::Sender<bool>,
+) -> anyhow::Result<()> {
+    let mut stopped = stop.subscribe();
+    let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
+        // An error means the sender is gone, which is a stop as well.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    });
+    let mut server = tokio::spawn(graceful.into_future());
+    tokio::select! {
+        ended = &mut server => return Ok(ended??),
+        signal = signal() => tracing::info!(signal = signal?, "finishing what is in flight"),
+    }
+    stop.send_replace(true);
+    match tokio::time::timeout(DRAIN, &mut server).await {
+        Ok(ended) => Ok(ended??),
+        Err(_) => {
+            server.abort();
+            tracing::warn!(
+                secs = DRAIN.as_secs(),
+                "requests were still in flight; dropped"
+            );
+            Ok(())
+        }
+    }
+}
+
+async fn signal() -> anyhow::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "SIGINT").map_err(Into::into),
+    }
+}
+
+#[derive(Clone)]
+struct Server {
+    node: Node,
+    jobs: Jobs,
+    seal_delay_us: i64,
+}
+
+fn admin_router(server: Server) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/admin/settle", post(settle))
+        .route("/admin/rollups", get(rollups))
+        .route("/admin/rollups/{action}", post(set_rollups))
+        .with_state(server)
+}
+
+/// The reply to a fault of the store or the table: the kind decides, the cause is logged.
+fn fault(kind: ErrorKind, error: &(dyn std::error::Error + 'static)) -> Response {
+    tracing::error!(error, "an admin request failed");
+    error_response(kind, &error.to_string())
+}
+
+async fn read_status(server: &Server) -> Result<Status, Response> {
+    let status = Status::read(&server.node, server.seal_delay_us, server.jobs.done()).await;
+    status.map_err(|error| fault(error.kind(), &error))
+}
+
+async fn status(State(server): State<Server>) -> Result<Response, Response> {
+    Ok(axum::Json(read_status(&server).await?).into_response())
+}
+
+async fn metrics(State(server): State<Server>) -> Result<Response, Response> {
+    let text = prometheus(&read_status(&server).await?);
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+async fn settle(State(server): State<Server>) -> Response {
+    match server.jobs.settle().await {
+        Ok(report) => axum::Json(report).into_response(),
+        Err(Some(error)) => fault(error.kind(), &error),
+        Err(None) => error_response(ErrorKind::Unavailable, "the server is stopping"),
+    }
+}
+
+async fn rollups(State(server): State<Server>) -> Result<Response, Response> {
+    let paused = stele_table::rollups_paused(&server.node.store).await;
+    let paused = paused.map_err(|error| fault(error.kind(), &error))?;
+    let since = paused.map(|p| stele_model::time::rfc3339(p.since_us));
+    let body = serde_json::json!({"rollups_paused": paused.is_some(), "since": since});
+    Ok(axum::Json(body).into_response())
+}
+
+async fn set_rollups(
+    State(server): State<Server>,
+    Path(action): Path<String>,
+) -> Result<Response, Response> {
+    let pause = match action.as_str() {
+        "pause" => true,
+        "resume" => false,
+        _ => return Err(StatusCode::NOT_FOUND.into_response()),
+    };
+    let set = set_rollups_paused(&server.node.store, pause, server.node.clock.now_us()).await;
+    set.map_err(|error| fault(error.kind(), &error))?;
+    rollups(State(server)).await
+}

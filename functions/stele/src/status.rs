@@ -1,0 +1,353 @@
+//! What is going on: `/status` as JSON and `/metrics` as Prometheus text, from one reading.
+//!
+//! Lag is measured by the data (what the LIST and the log show), not by what a job says of
+//! itself, so a job that silently stopped shows.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use stele_model::limits::Limit;
+use stele_model::time::{SECOND_US, rfc3339};
+use stele_model::{Limits, Resolution, Window, WindowSet};
+use stele_store::keys;
+use stele_table::{FileKind, TableState, View, rollups_paused};
+
+use crate::jobs::Done;
+use crate::node::Node;
+
+/// One reading of a tenant.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: &'static str,
+    /// The store's URL.
+    pub store: String,
+    /// The tenant.
+    pub tenant: String,
+    /// When this was read.
+    pub now: String,
+    /// The table's version; null before the first absorb.
+    pub table_version: Option<u64>,
+    /// Accepted and not yet absorbed.
+    pub backlog: Backlog,
+    /// Windows that queries merge on the fly.
+    pub windows: Windows,
+    /// How far each resolution's stored files are behind, seconds.
+    pub lag_secs: Lag,
+    /// Bytes by what they hold.
+    pub storage: Storage,
+    /// Rows and batches since the table was made.
+    pub totals: stele_table::Totals,
+    /// Whether seals are paused, and since when.
+    pub rollups_paused: bool,
+    /// Since when rollups are paused.
+    pub rollups_paused_since: Option<String>,
+    /// What this process's jobs did.
+    pub jobs: Done,
+    /// Every ingest limit.
+    pub limits: Vec<Limit>,
+}
+
+/// Accepted and not yet absorbed.
+#[derive(Debug, Default, Serialize)]
+pub struct Backlog {
+    /// L0 objects.
+    pub l0_objects: u64,
+    /// Their bytes.
+    pub l0_bytes: u64,
+    /// The start of the earliest window that one of them covers.
+    pub oldest_unabsorbed_sample: Option<String>,
+    /// How long the oldest of them has waited, seconds.
+    pub oldest_unabsorbed_age_secs: i64,
+}
+
+/// Windows that queries merge on the fly.
+#[derive(Debug, Default, Serialize)]
+pub struct Windows {
+    /// Open windows, by an open file or an unabsorbed object.
+    pub open: usize,
+    /// Of them, closed ones: a seal is due.
+    pub not_sealed: usize,
+    /// Of them, windows that had been sealed before a late sample came.
+    pub reopened: usize,
+    /// The earliest closed window that is not sealed.
+    pub oldest_not_sealed: Option<String>,
+}
+
+/// How far each resolution is behind, seconds.
+#[derive(Debug, Default, Serialize)]
+pub struct Lag {
+    /// Age of the oldest unabsorbed object.
+    pub raw: i64,
+    /// Since the end of the earliest closed window that is not sealed.
+    #[serde(rename = "60s")]
+    pub s60: i64,
+    /// The same: all rollups of a window are sealed in one commit.
+    #[serde(rename = "15m")]
+    pub m15: i64,
+    /// The same.
+    #[serde(rename = "60m")]
+    pub m60: i64,
+}
+
+/// Bytes by what they hold.
+#[derive(Debug, Default, Serialize)]
+pub struct Storage {
+    /// Sealed raw files.
+    pub raw_bytes: u64,
+    /// Sealed rollups of all three resolutions.
+    pub rollup_bytes: u64,
+    /// Open files.
+    pub open_bytes: u64,
+    /// Ledger objects the table needs.
+    pub ledger_bytes: u64,
+    /// Log entries, checkpoints and heads.
+    pub log_bytes: u64,
+    /// L0 objects not yet absorbed.
+    pub l0_bytes: u64,
+    /// Superseded objects that wait for sweep: absorbed L0, replaced files and ledger objects.
+    pub superseded_bytes: u64,
+}
+
+impl Status {
+    /// Reads the tenant: three LISTs and what the view needs.
+    ///
+    /// # Errors
+    /// The store's, and damage found on the way.
+    pub async fn read(node: &Node, seal_delay_us: i64, jobs: Done) -> stele_table::Result<Self> {
+        let now_us = node.clock.now_us();
+        let view = View::read_cached(&node.log, now_us).await?;
+        let all_l0 = node.store.l0_list().await?;
+        let log = node.store.list(keys::LOG).await?;
+        let heads = node.store.list(keys::HEADS).await?;
+        let paused = rollups_paused(&node.store).await?;
+        let l0_bytes: u64 = view.l0.iter().map(|object| object.size_bytes).sum();
+        let listed_bytes: u64 = all_l0.iter().map(|object| object.size_bytes).sum();
+        let absorbed_bytes = listed_bytes.saturating_sub(l0_bytes);
+        let backlog = Backlog::of(&view, l0_bytes, now_us);
+        let windows = Windows::of(&view, now_us - seal_delay_us);
+        let not_sealed_secs = windows.lag_secs(now_us);
+        let log_bytes = log
+            .iter()
+            .chain(&heads)
+            .map(|object| object.size_bytes)
+            .sum();
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION"),
+            store: node.store.tier().url().to_owned(),
+            tenant: node.store.tenant().to_string(),
+            now: rfc3339(now_us),
+            table_version: view.state.exists().then_some(view.state.version),
+            lag_secs: Lag {
+                raw: backlog.oldest_unabsorbed_age_secs,
+                s60: not_sealed_secs,
+                m15: not_sealed_secs,
+                m60: not_sealed_secs,
+            },
+            storage: Storage {
+                log_bytes,
+                l0_bytes,
+                ..Storage::of(&view.state, absorbed_bytes)
+            },
+            backlog,
+            windows: windows.shown,
+            totals: view.state.totals,
+            rollups_paused: paused.is_some(),
+            rollups_paused_since: paused.map(|p| rfc3339(p.since_us)),
+            jobs,
+            limits: Limits::default().table(),
+        })
+    }
+}
+
+impl Backlog {
+    fn of(view: &View, l0_bytes: u64, now_us: i64) -> Self {
+        let earliest = view.l0.iter().map(|object| object.name.first).min();
+        let stored = view.l0.iter().map(|object| object.stored_us).min();
+        Self {
+            l0_objects: view.l0.len() as u64,
+            l0_bytes,
+            oldest_unabsorbed_sample: earliest.map(|window| rfc3339(window.start_us())),
+            oldest_unabsorbed_age_secs: stored.map_or(0, |us| ((now_us - us) / SECOND_US).max(0)),
+        }
+    }
+}
+
+struct WindowsRead {
+    shown: Windows,
+    oldest: Option<Window>,
+}
+
+impl Windows {
+    fn of(view: &View, closed_before_us: i64) -> WindowsRead {
+        let open = view.open_windows();
+        let closed: WindowSet = open
+            .iter()
+            .filter(|window| window.end_us() <= closed_before_us)
+            .collect();
+        let mut sealed = WindowSet::new();
+        for file in view.state.files_of(FileKind::Sealed(Resolution::Raw)) {
+            sealed.extend(&file.windows);
+        }
+        let oldest = closed.iter().next();
+        let shown = Self {
+            open: open.len(),
+            not_sealed: closed.len(),
+            reopened: open.intersection(&sealed).len(),
+            oldest_not_sealed: oldest.map(|window| rfc3339(window.start_us())),
+        };
+        WindowsRead { shown, oldest }
+    }
+}
+
+impl WindowsRead {
+    fn lag_secs(&self, now_us: i64) -> i64 {
+        self.oldest
+            .map_or(0, |window| ((now_us - window.end_us()) / SECOND_US).max(0))
+    }
+}
+
+impl Storage {
+    fn of(state: &TableState, absorbed_l0_bytes: u64) -> Self {
+        let size = |kind| {
+            state
+                .files_of(kind)
+                .map(|file| file.stats.size_bytes)
+                .sum::<u64>()
+        };
+        let ledger = &state.ledger;
+        let segments = ledger
+            .days
+            .values()
+            .flatten()
+            .map(|segment| &segment.object);
+        let operations = ledger.recent.iter().map(|operation| &operation.object);
+        let live = segments.chain(operations).chain(&ledger.manifest);
+        let removed: u64 = state.removed.iter().map(|file| file.size_bytes).sum();
+        let retired: u64 = ledger.retired.iter().map(|object| object.size_bytes).sum();
+        Self {
+            raw_bytes: size(FileKind::Sealed(Resolution::Raw)),
+            rollup_bytes: Resolution::ROLLUPS
+                .iter()
+                .map(|r| size(FileKind::Sealed(*r)))
+                .sum(),
+            open_bytes: size(FileKind::Open),
+            ledger_bytes: live.map(|object| object.size_bytes).sum(),
+            superseded_bytes: absorbed_l0_bytes + removed + retired,
+            ..Self::default()
+        }
+    }
+}
+
+/// The reading as Prometheus text (exposition format 0.0.4).
+pub fn prometheus(status: &Status) -> String {
+    let mut out = String::new();
+    let mut metric = |name: &str, kind: &str, help: &str, samples: &[(&str, i64)]| {
+        let _ = writeln!(
+            out,
+            "# HELP stele_{name} {help}\n# TYPE stele_{name} {kind}"
+        );
+        for (labels, value) in samples {
+            let _ = writeln!(out, "stele_{name}{labels} {value}");
+        }
+    };
+    let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let storage = &status.storage;
+    metric(
+        "l0_objects",
+        "gauge",
+        "L0 objects not yet absorbed",
+        &[("", int(status.backlog.l0_objects))],
+    );
+    metric(
+        "lag_seconds",
+        "gauge",
+        "How far stored files are behind",
+        &[
+            ("{resolution=\"raw\"}", status.lag_secs.raw),
+            ("{resolution=\"60s\"}", status.lag_secs.s60),
+            ("{resolution=\"15m\"}", status.lag_secs.m15),
+            ("{resolution=\"60m\"}", status.lag_secs.m60),
+        ],
+    );
+    metric(
+        "windows",
+        "gauge",
+        "Windows that queries merge on the fly",
+        &[
+            ("{state=\"open\"}", int(status.windows.open as u64)),
+            (
+                "{state=\"not_sealed\"}",
+                int(status.windows.not_sealed as u64),
+            ),
+            ("{state=\"reopened\"}", int(status.windows.reopened as u64)),
+        ],
+    );
+    metric(
+        "storage_bytes",
+        "gauge",
+        "Bytes in the store by what they hold",
+        &[
+            ("{kind=\"raw\"}", int(storage.raw_bytes)),
+            ("{kind=\"rollup\"}", int(storage.rollup_bytes)),
+            ("{kind=\"open\"}", int(storage.open_bytes)),
+            ("{kind=\"ledger\"}", int(storage.ledger_bytes)),
+            ("{kind=\"log\"}", int(storage.log_bytes)),
+            ("{kind=\"l0\"}", int(storage.l0_bytes)),
+            ("{kind=\"superseded\"}", int(storage.superseded_bytes)),
+        ],
+    );
+    metric(
+        "rollups_paused",
+        "gauge",
+        "1 while seals are paused",
+        &[("", i64::from(status.rollups_paused))],
+    );
+    metric(
+        "table_version",
+        "gauge",
+        "Version of the table, -1 before the first",
+        &[("", status.table_version.map_or(-1, int))],
+    );
+    let totals = &status.totals;
+    metric(
+        "absorbed_rows_total",
+        "counter",
+        "Rows of consumed batches",
+        &[("", int(totals.rows))],
+    );
+    metric(
+        "absorbed_batches_total",
+        "counter",
+        "Batches consumed",
+        &[("", int(totals.batches))],
+    );
+    metric(
+        "dropped_rows_total",
+        "counter",
+        "Rows that were not kept",
+        &[
+            ("{reason=\"duplicate\"}", int(totals.duplicates)),
+            ("{reason=\"overridden\"}", int(totals.overridden)),
+            ("{reason=\"expired\"}", int(totals.expired)),
+        ],
+    );
+    let jobs = &status.jobs;
+    metric(
+        "job_failures_total",
+        "counter",
+        "Runs of jobs that failed in this process",
+        &[("", int(jobs.failures))],
+    );
+    metric(
+        "commits_total",
+        "counter",
+        "Commits of this process",
+        &[
+            ("{job=\"absorb\"}", int(jobs.absorb.commits)),
+            ("{job=\"seal\"}", int(jobs.seal.commits)),
+            ("{job=\"consolidate\"}", int(jobs.consolidate.commits)),
+        ],
+    );
+    out
+}
