@@ -17,6 +17,9 @@ pub struct Limits {
     pub unpack_ratio_max: u64,
     /// Samples of one request.
     pub samples_max: u64,
+    /// Bytes of the names and tags of all distinct series of one request: a few short lines
+    /// can name very many long series.
+    pub series_bytes_max: u64,
     /// Tags of one sample.
     pub tags_max: u64,
     /// Bytes of a metric name.
@@ -40,6 +43,7 @@ impl Default for Limits {
             unpacked_bytes_max: 64 << 20,
             unpack_ratio_max: 200,
             samples_max: 1_000_000,
+            series_bytes_max: 64 << 20,
             tags_max: 64,
             metric_bytes_max: 512,
             tag_name_bytes_max: 128,
@@ -97,6 +101,11 @@ impl Limits {
                 "samples_max",
                 size(self.samples_max),
                 "samples of one request; 413",
+            ),
+            row(
+                "series_bytes_max",
+                size(self.series_bytes_max),
+                "bytes of the names and tags of all distinct series of one request; 413",
             ),
             row(
                 "tags_max",

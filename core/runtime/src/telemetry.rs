@@ -158,10 +158,7 @@ mod tests {
         let sink = Shared::default();
         let made = sink.clone();
         let make = Redacting::new(vec!["hunter2".to_owned()], move || made.clone());
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .with_writer(make)
-            .finish();
+        let subscriber = tracing_subscriber::fmt().json().with_writer(make).finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::error!(url = "https://k:hunter2@s3/", "PUT failed: hunter2");
         });

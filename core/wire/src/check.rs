@@ -1,0 +1,216 @@
+//! The limits every decoder applies to a sample, with reasons that name value and limit.
+
+use std::fmt;
+
+use stele_model::time::rfc3339;
+use stele_model::{Limits, NO_EXTRA, Row, Rows, Series};
+
+use crate::Error;
+
+/// Text of the sender in a message: cut to 40 characters, control characters escaped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quoted<'a>(pub &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // 160 bytes hold at least 40 characters.
+        let head = String::from_utf8_lossy(&self.0[..self.0.len().min(160)]);
+        let text: String = head.chars().take(40).collect();
+        write!(f, "{text:?}")?;
+        if text.len() < head.len() || self.0.len() > 160 {
+            f.write_str("…")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why one sample's name or tags are refused.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub(crate) enum NameFault<'a> {
+    #[error("the metric has no name")]
+    NoMetric,
+    #[error("metric name {} has {len} bytes, over the limit of {limit} (metric_bytes_max)",
+            Quoted(name.as_bytes()))]
+    Metric {
+        name: &'a str,
+        len: usize,
+        limit: u64,
+    },
+    #[error("{count} tags are over the limit of {limit} (tags_max)")]
+    Tags { count: usize, limit: u64 },
+    #[error("a tag has no name")]
+    NoTagName,
+    #[error("tag name {} has {len} bytes, over the limit of {limit} (tag_name_bytes_max)",
+            Quoted(name.as_bytes()))]
+    TagName {
+        name: &'a str,
+        len: usize,
+        limit: u64,
+    },
+    #[error("tag {} has no value", Quoted(name.as_bytes()))]
+    NoTagValue { name: &'a str },
+    #[error("the value of tag {} has {len} bytes, over the limit of {limit} (tag_value_bytes_max)",
+            Quoted(name.as_bytes()))]
+    TagValue {
+        name: &'a str,
+        len: usize,
+        limit: u64,
+    },
+    #[error("tag {} stands twice", Quoted(name.as_bytes()))]
+    TagTwice { name: &'a str },
+}
+
+fn over(len: usize, limit: u64) -> bool {
+    u64::try_from(len).unwrap_or(u64::MAX) > limit
+}
+
+pub(crate) fn check_metric<'a>(name: &'a str, limits: &Limits) -> Result<(), NameFault<'a>> {
+    let (len, limit) = (name.len(), limits.metric_bytes_max);
+    if name.is_empty() {
+        return Err(NameFault::NoMetric);
+    }
+    if over(len, limit) {
+        return Err(NameFault::Metric { name, len, limit });
+    }
+    Ok(())
+}
+
+/// Checks `pairs`, which must be sorted by name.
+pub(crate) fn check_tags<'a>(
+    pairs: &[(&'a str, &'a str)],
+    limits: &Limits,
+) -> Result<(), NameFault<'a>> {
+    if over(pairs.len(), limits.tags_max) {
+        let (count, limit) = (pairs.len(), limits.tags_max);
+        return Err(NameFault::Tags { count, limit });
+    }
+    for (i, &(name, value)) in pairs.iter().enumerate() {
+        if name.is_empty() {
+            return Err(NameFault::NoTagName);
+        }
+        if over(name.len(), limits.tag_name_bytes_max) {
+            let (len, limit) = (name.len(), limits.tag_name_bytes_max);
+            return Err(NameFault::TagName { name, len, limit });
+        }
+        if value.is_empty() {
+            return Err(NameFault::NoTagValue { name });
+        }
+        if over(value.len(), limits.tag_value_bytes_max) {
+            let (len, limit) = (value.len(), limits.tag_value_bytes_max);
+            return Err(NameFault::TagValue { name, len, limit });
+        }
+        if i > 0 && pairs[i - 1].0 == name {
+            return Err(NameFault::TagTwice { name });
+        }
+    }
+    Ok(())
+}
+
+/// The accepted timestamps of one request, both ends included, µs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeRange {
+    pub min_us: i64,
+    pub max_us: i64,
+}
+
+impl TimeRange {
+    pub(crate) fn new(now_us: i64, limits: &Limits) -> Self {
+        Self {
+            min_us: limits.timestamp_us_min,
+            max_us: now_us.saturating_add(limits.future_us_max),
+        }
+    }
+
+    pub(crate) fn contains(self, ts_us: i64) -> bool {
+        (self.min_us..=self.max_us).contains(&ts_us)
+    }
+
+    /// Why `ts_us` is refused.
+    pub(crate) fn reason(self, ts_us: i64) -> String {
+        let at = rfc3339(ts_us);
+        if ts_us < self.min_us {
+            let limit = rfc3339(self.min_us);
+            format!("timestamp {at} is before {limit} (timestamp_us_min)")
+        } else {
+            let limit = rfc3339(self.max_us);
+            format!("timestamp {at} is after {limit} (future_us_max)")
+        }
+    }
+}
+
+/// Rows under construction, within the limits of the request as a whole.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    pub rows: Rows,
+    samples_max: usize,
+    samples_limit: u64,
+    series_bytes: u64,
+    series_bytes_max: u64,
+}
+
+impl Builder {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            rows: Rows::default(),
+            samples_max: usize::try_from(limits.samples_max).unwrap_or(usize::MAX),
+            samples_limit: limits.samples_max,
+            series_bytes: 0,
+            series_bytes_max: limits.series_bytes_max,
+        }
+    }
+
+    /// Adds a dictionary entry and returns its index. Both texts are copied only when they fit.
+    pub(crate) fn series(&mut self, metric: String, tags: &str) -> Result<u32, Error> {
+        let bytes = u64::try_from(metric.len() + tags.len()).unwrap_or(u64::MAX);
+        self.series_bytes = self.series_bytes.saturating_add(bytes);
+        if self.series_bytes > self.series_bytes_max {
+            let limit = self.series_bytes_max;
+            return Err(Error::SeriesBytes { limit });
+        }
+        let index = u32::try_from(self.rows.series.len()).map_err(|_| self.too_many())?;
+        let tags = tags.to_owned();
+        self.rows.series.push(Series { metric, tags });
+        Ok(index)
+    }
+
+    /// Adds a plain sample.
+    #[inline]
+    pub(crate) fn push(&mut self, series: u32, ts_us: i64, value: f64) -> Result<(), Error> {
+        if self.rows.rows.len() >= self.samples_max {
+            return Err(self.too_many());
+        }
+        let extra = NO_EXTRA;
+        self.rows.rows.push(Row {
+            ts_us,
+            value,
+            series,
+            extra,
+        });
+        Ok(())
+    }
+
+    fn too_many(&self) -> Error {
+        Error::Samples {
+            limit: self.samples_limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_text_is_cut_and_escaped() {
+        assert_eq!(Quoted(b"a\nb").to_string(), "\"a\\nb\"");
+        assert_eq!(
+            Quoted(&[b'x'; 41]).to_string(),
+            format!("\"{}\"…", "x".repeat(40))
+        );
+        assert_eq!(
+            Quoted(&[b'x'; 40]).to_string(),
+            format!("\"{}\"", "x".repeat(40))
+        );
+        assert!(Quoted(&[0xff; 3]).to_string().contains('\u{fffd}'));
+    }
+}

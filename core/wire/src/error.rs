@@ -1,0 +1,47 @@
+//! Why a request as a whole is refused. A single bad sample is a rejection, not an error.
+
+use stele_model::ErrorKind;
+
+/// A request that is refused as a whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// More samples than one request may hold.
+    #[error("the request holds more than {limit} samples (samples_max); send it in parts")]
+    Samples {
+        /// The limit.
+        limit: u64,
+    },
+    /// The distinct series of the request are too large together.
+    #[error(
+        "the distinct series of the request take more than {limit} bytes (series_bytes_max); \
+         send it in parts"
+    )]
+    SeriesBytes {
+        /// The limit.
+        limit: u64,
+    },
+    /// A precision no client uses.
+    #[error("precision {value:?} is not one of n, ns, u, us, ms, s, m, h")]
+    Precision {
+        /// What was asked for.
+        value: String,
+    },
+    /// A body that is not the JSON it should be.
+    #[error("the body is not {{\"samples\":[…]}}: {source}")]
+    Json {
+        /// What the parser says, with line and column.
+        source: serde_json::Error,
+    },
+}
+
+impl Error {
+    /// What a caller needs to know of it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Samples { .. } | Self::SeriesBytes { .. } => ErrorKind::TooLarge,
+            Self::Precision { .. } | Self::Json { .. } => ErrorKind::Malformed,
+        }
+    }
+}
