@@ -1,1 +1,29 @@
-fn main() {}
+//! The ingest function: the routes of `stele-http` behind a Lambda function URL. One request is
+//! one PUT, and nothing is kept between requests.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, ensure};
+use stele_http::{IngestState, ingest_router};
+use stele_ingest::Ingestor;
+use stele_model::Limits;
+use stele_runtime::{Config, SystemClock, telemetry};
+use stele_store::Tier;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::from_env()?;
+    telemetry::init(config.log_format, config.log.as_deref(), config.secrets())?;
+    let url = config.store.as_deref().context("STELE_STORE is not set")?;
+    ensure!(
+        !url.starts_with("memory:"),
+        "STELE_STORE={url} does not outlive a function: expected s3://bucket/prefix"
+    );
+    let tier = Tier::open(url, &config.aws)?;
+    let tenant = config.tenant.unwrap_or_default();
+    let ingestor = Arc::new(Ingestor::new(tier.tenant(&tenant)));
+    let state = IngestState::new(ingestor, Arc::new(SystemClock), Limits::default());
+    lambda_http::run(ingest_router(state))
+        .await
+        .map_err(|error| anyhow!(error))
+}

@@ -1,0 +1,71 @@
+//! Why a request was not answered with success.
+
+use stele_model::ErrorKind;
+
+/// A refused request. The message is for the sender; what only an operator may see is a source.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the body has {bytes} bytes, over the limit of {limit} (body_bytes_max)")]
+    Body { bytes: u64, limit: u64 },
+    #[error("the unpacked body has more than {limit} bytes (unpacked_bytes_max)")]
+    Unpacked { limit: u64 },
+    #[error("the body unpacks to more than {limit} times its {packed} bytes (unpack_ratio_max)")]
+    Ratio { packed: u64, limit: u64 },
+    #[error("{limit} bytes of requests are already being worked on (in_flight_bytes_max)")]
+    Busy { limit: u64 },
+    #[error("Content-Encoding {encoding:?} is not supported: use gzip or none")]
+    Encoding { encoding: String },
+    #[error("the body is not gzip: {source}")]
+    Gzip { source: std::io::Error },
+    #[error("the body did not arrive within {secs} s")]
+    Slow { secs: u64 },
+    #[error("the body could not be read to its end")]
+    Interrupted {
+        #[source]
+        source: axum::Error,
+    },
+    #[error(transparent)]
+    Decode(#[from] stele_wire::Error),
+    #[error("the samples could not be stored; nothing is acknowledged, send them again")]
+    Ingest(#[source] stele_ingest::Error),
+    #[error("the request's work ended unexpectedly")]
+    Worker(#[source] tokio::task::JoinError),
+}
+
+impl Error {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Body { .. } | Self::Unpacked { .. } | Self::Ratio { .. } => ErrorKind::TooLarge,
+            Self::Busy { .. } | Self::Slow { .. } => ErrorKind::Unavailable,
+            Self::Encoding { .. } => ErrorKind::UnsupportedMedia,
+            Self::Gzip { .. } | Self::Interrupted { .. } => ErrorKind::Malformed,
+            Self::Decode(source) => source.kind(),
+            Self::Ingest(source) => source.kind(),
+            Self::Worker(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// Logs what the sender is not told.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Ingest(source) => {
+                tracing::error!(kind = %self.kind(), cause = causes(source), "a batch was not stored");
+            }
+            Self::Worker(source) => {
+                tracing::error!(kind = %self.kind(), cause = causes(source), "a worker failed");
+            }
+            _ => tracing::debug!(kind = %self.kind(), reason = %self, "a request was refused"),
+        }
+    }
+}
+
+/// The message of `error` and of all its sources.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(&format!(": {source}"));
+        next = source.source();
+    }
+    text
+}
