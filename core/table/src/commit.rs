@@ -249,11 +249,12 @@ impl Commit {
     }
 
     fn check_forgotten(&self, on: &TableState) -> Result<(), Refusal> {
+        let mut gone = HashSet::new();
         for digest in &self.gone {
-            if !on.unswept.contains_key(digest) {
+            if !on.unswept.contains_key(digest) || !gone.insert(digest) {
                 return Err(Refusal::Object {
                     object: digest.to_string(),
-                    what: "gone, but not among the unswept",
+                    what: "gone, but not among the unswept (or twice)",
                 });
             }
         }
@@ -273,37 +274,47 @@ impl Commit {
         }
     }
 
-    /// The conservation counts must be those of the very files and batches the commit names.
     fn check_rows(&self, on: &TableState) -> Result<(), Refusal> {
-        let (mut rows_in, mut hash_in) = (0u128, RowsHash::default());
-        let (mut rows_out, mut hash_out) = (0u128, RowsHash::default());
         let removed = self.remove.iter().filter_map(|path| on.files.get(path));
-        for file in removed.filter(|file| file.kind.holds_samples()) {
-            rows_in += u128::from(file.stats.rows);
-            hash_in = hash_in.union(file.stats.rows_hash);
-        }
-        for batch in self.effective() {
-            rows_in += u128::from(batch.rows);
-            hash_in = hash_in.union(batch.hash);
-        }
-        for file in self.add.iter().filter(|file| file.kind.holds_samples()) {
-            rows_out += u128::from(file.stats.rows);
-            hash_out = hash_out.union(file.stats.rows_hash);
-        }
-        let claim = &self.conservation;
-        equal(
-            "rows in: claimed and named",
-            u128::from(claim.rows_in),
-            rows_in,
-        )?;
-        equal(
-            "rows out: claimed and named",
-            u128::from(claim.rows_out),
-            rows_out,
-        )?;
-        equal("hash in: claimed and named", claim.hash_in, hash_in)?;
-        equal("hash out: claimed and named", claim.hash_out, hash_out)
+        let removed: Vec<_> = removed.map(AsRef::as_ref).collect();
+        let consumed: Vec<_> = self.effective().collect();
+        check_rows(&self.conservation, &removed, &consumed, &self.add)
     }
+}
+
+/// The counts claimed must be those of the very files and effective batches that are named.
+pub(crate) fn check_rows(
+    claim: &Conservation,
+    removed: &[&FileEntry],
+    consumed: &[&ConsumedBatch],
+    added: &[FileEntry],
+) -> Result<(), Refusal> {
+    let (mut rows_in, mut hash_in) = (0u128, RowsHash::default());
+    let (mut rows_out, mut hash_out) = (0u128, RowsHash::default());
+    for file in removed.iter().filter(|file| file.kind.holds_samples()) {
+        rows_in += u128::from(file.stats.rows);
+        hash_in = hash_in.union(file.stats.rows_hash);
+    }
+    for batch in consumed {
+        rows_in += u128::from(batch.rows);
+        hash_in = hash_in.union(batch.hash);
+    }
+    for file in added.iter().filter(|file| file.kind.holds_samples()) {
+        rows_out += u128::from(file.stats.rows);
+        hash_out = hash_out.union(file.stats.rows_hash);
+    }
+    equal(
+        "rows in: claimed and named",
+        u128::from(claim.rows_in),
+        rows_in,
+    )?;
+    equal(
+        "rows out: claimed and named",
+        u128::from(claim.rows_out),
+        rows_out,
+    )?;
+    equal("hash in: claimed and named", claim.hash_in, hash_in)?;
+    equal("hash out: claimed and named", claim.hash_out, hash_out)
 }
 
 /// How a commit ended.

@@ -41,6 +41,12 @@ pub enum Error {
         #[source]
         source: stele_store::Error,
     },
+    /// Others kept winning the race for the next object of a chain.
+    #[error("{key}: others kept changing it")]
+    Contended {
+        /// The chain's prefix.
+        key: String,
+    },
 }
 
 impl Error {
@@ -51,7 +57,7 @@ impl Error {
             Self::Store(source) => source.kind(),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Refused { .. } => ErrorKind::Internal,
-            Self::Unresolved { .. } => ErrorKind::Unavailable,
+            Self::Unresolved { .. } | Self::Contended { .. } => ErrorKind::Unavailable,
         }
     }
 
@@ -140,6 +146,9 @@ pub enum Damage {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// An entry does not conserve rows (I4).
+    #[error("rows are not conserved: {0}")]
+    Conservation(#[source] Box<Refusal>),
     /// Two stored accounts of one thing differ.
     #[error("{what} disagrees with what the log adds up to")]
     Disagrees {

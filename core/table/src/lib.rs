@@ -15,19 +15,28 @@
 //! passes times and operation ids in. `core/notes/commit-protocol.md` describes the stored bytes.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod action;
+mod apply;
+mod checkpoint;
 mod codec;
 mod commit;
+mod entry;
 mod error;
 mod file;
+mod head;
 mod ledger;
+mod load;
 mod log;
 mod pause;
+mod schema;
 mod state;
 mod view;
+mod write;
 
 pub use commit::{
     Commit, CommitKind, Conservation, ConsumedBatch, ConsumedObject, OperationId, Outcome,
 };
+pub use entry::{Consumed, LogEntry};
 pub use error::{Damage, Error, Refusal, Result};
 pub use file::{FileEntry, FileKind};
 pub use ledger::LedgerRow;

@@ -1,15 +1,20 @@
-//! The log of one tenant's table: load, refresh, commit.
+//! The log of one tenant's table: what others call, and what it remembers between calls.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use stele_model::{Day, Digest, time};
-use stele_store::TenantStore;
+use stele_store::{TenantStore, keys};
 
-use crate::commit::{Commit, Outcome};
-use crate::error::{Damage, Error, Result};
-use crate::ledger::LedgerRow;
-use crate::state::TableState;
+use crate::checkpoint;
+use crate::entry::LogEntry;
+use crate::error::{Error, Result};
+use crate::ledger::{LedgerCache, LedgerFile, LedgerRow};
+use crate::state::{LedgerObject, TableState};
+
+/// Ledger files fetched at once.
+const LEDGER_READS: usize = 16;
 
 /// What the log must know of how it is operated.
 #[derive(Debug, Clone)]
@@ -17,7 +22,7 @@ pub struct Options {
     /// How long sweep keeps superseded files and log entries, µs. A state held in memory is
     /// trusted for half of it.
     pub history_us: i64,
-    /// Commits between two ledger commits with a checkpoint.
+    /// Versions between two ledger commits with a checkpoint.
     pub checkpoint_every: u64,
 }
 
@@ -30,21 +35,33 @@ impl Default for Options {
     }
 }
 
-/// The log of one tenant's table.
-pub struct TableLog {
-    store: TenantStore,
-    options: Options,
+/// What one process remembers; nothing in it is needed for correctness.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub ledgers: LedgerCache,
+    /// The newest state seen.
+    newest: Option<Arc<TableState>>,
+    /// The entry last seen to be the newest, and when, µs.
+    checked: Option<(Digest, i64)>,
 }
 
-fn missing<T>() -> Result<T> {
-    Err(Error::corrupt("", Damage::Missing))
+/// The log of one tenant's table. Share one per tenant and process: it remembers ledger files.
+#[derive(Debug)]
+pub struct TableLog {
+    pub(crate) store: TenantStore,
+    pub(crate) options: Options,
+    memory: Mutex<Memory>,
 }
 
 impl TableLog {
     /// The log in `store`; nothing is read yet.
     #[must_use]
     pub fn new(store: TenantStore, options: Options) -> Self {
-        Self { store, options }
+        Self {
+            store,
+            options,
+            memory: Mutex::default(),
+        }
     }
 
     /// The store it is in.
@@ -59,28 +76,53 @@ impl TableLog {
         &self.options
     }
 
-    /// Reads the newest version cold; `None` when there is no table.
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest state this process has seen; possibly not the newest there is.
+    #[must_use]
+    pub fn newest_seen(&self) -> Option<Arc<TableState>> {
+        self.memory().newest.clone()
+    }
+
+    /// Remembers that `state` was the newest at `now_us`.
+    pub(crate) fn remember(&self, state: &Arc<TableState>, now_us: i64) {
+        let mut memory = self.memory();
+        let older = |newest: &Arc<TableState>| newest.version <= state.version;
+        if memory.newest.as_ref().is_none_or(older) {
+            memory.newest = Some(Arc::clone(state));
+            memory.checked = Some((state.entry_digest, now_us));
+        }
+    }
+
+    /// Whether the entries after `known` cannot have been swept yet. An absent next entry proves
+    /// that `known` is the newest version only then: one that was swept is absent too.
+    pub(crate) fn trusts(&self, known: &TableState, now_us: i64) -> bool {
+        let checked = self.memory().checked;
+        let checked = checked.filter(|(digest, _)| *digest == known.entry_digest);
+        let newest_at = checked.map_or(known.timestamp_us, |(_, at)| at.max(known.timestamp_us));
+        known.exists() && now_us.saturating_sub(newest_at) <= self.options.history_us / 2
+    }
+
+    /// Reads the newest version cold: LIST heads (one page), then head h, entry h and entry
+    /// h + 1 together, then the entries to the first absent one. `None` when there is no table.
     ///
     /// # Errors
     /// The store's, and [`Error::Corrupt`].
     pub async fn load(&self) -> Result<Option<Arc<TableState>>> {
-        missing()
+        let newest = self.store.list_newest_head(keys::HEADS).await?;
+        self.load_at(newest.as_deref().and_then(keys::head_version))
+            .await
     }
 
-    /// Like [`TableLog::load`], without any head.
+    /// Like [`TableLog::load`], without any head: checkpoint, manifest and entries, or entries
+    /// alone. `verify` compares both.
     ///
     /// # Errors
     /// The store's, and [`Error::Corrupt`].
     pub async fn load_from_log(&self) -> Result<Option<Arc<TableState>>> {
-        missing()
-    }
-
-    /// The newest version; creates the table when there is none.
-    ///
-    /// # Errors
-    /// The store's, and [`Error::Corrupt`].
-    pub async fn load_or_create(&self, _now_us: i64) -> Result<Arc<TableState>> {
-        missing()
+        self.load_by_log().await
     }
 
     /// The newest version, from a known one: one GET of the next entry when nothing changed. A
@@ -89,46 +131,123 @@ impl TableLog {
     ///
     /// # Errors
     /// The store's, and [`Error::Corrupt`].
-    pub async fn refresh(&self, _known: &Arc<TableState>, _now_us: i64) -> Result<Arc<TableState>> {
-        missing()
+    pub async fn refresh(&self, known: &Arc<TableState>, now_us: i64) -> Result<Arc<TableState>> {
+        let state = if self.trusts(known, now_us) {
+            self.advance(Arc::clone(known)).await?
+        } else {
+            let loaded = self.load().await?;
+            loaded.unwrap_or_else(|| Arc::clone(known))
+        };
+        self.remember(&state, now_us);
+        Ok(state)
     }
 
-    /// Writes `commit` as the version after `planned_on`, or not at all.
+    /// Follows the log from a trusted state.
+    pub(crate) async fn advance(&self, known: Arc<TableState>) -> Result<Arc<TableState>> {
+        let next = keys::log_entry(known.version + 1);
+        let next = self.store.get_opt(&next).await?;
+        self.follow(known, next).await
+    }
+
+    /// One entry of the log as it stands; `None` when it is absent (not yet written, or swept).
     ///
     /// # Errors
-    /// [`Error::Refused`] when it breaks a rule (nothing was written), [`Error::Unresolved`] when
-    /// the store never said whether it exists; else the store's and [`Error::Corrupt`].
-    pub async fn commit(&self, _planned_on: &Arc<TableState>, _commit: Commit) -> Result<Outcome> {
-        missing()
+    /// The store's, and [`Error::Corrupt`].
+    pub async fn entry(&self, version: u64) -> Result<Option<LogEntry>> {
+        let key = keys::log_entry(version);
+        let Some(bytes) = self.store.get_opt(&key).await? else {
+            return Ok(None);
+        };
+        let entry = LogEntry::decode(&bytes);
+        entry
+            .map(Some)
+            .map_err(|damage| Error::corrupt(key, damage))
+    }
+
+    /// The version of the checkpoint `_last_checkpoint` names, when it is whole and agrees with
+    /// its manifest, for sweep: entries before it (not its own) are not needed to load the table.
+    ///
+    /// # Errors
+    /// The store's. A damaged or missing checkpoint is `None`.
+    pub async fn checkpoint_version(&self) -> Result<Option<u64>> {
+        let hint = self.store.get_opt(&checkpoint::hint_key()).await?;
+        let hint = hint.and_then(|b| serde_json::from_slice::<checkpoint::Hint>(&b).ok());
+        let Some(hint) = hint else {
+            return Ok(None);
+        };
+        match self.from_checkpoint(hint.version).await {
+            Ok(_) => Ok(Some(hint.version)),
+            Err(Error::Corrupt { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The operation each of `batches` (digest, day of its greatest timestamp) is effective in;
     /// batches the ledger does not know are not in the map.
     ///
     /// # Errors
-    /// The store's, and [`Error::Corrupt`].
+    /// The store's, and [`Error::Corrupt`] when a ledger file is missing or damaged.
     pub async fn ledger_lookup(
         &self,
-        _state: &TableState,
-        _batches: &[(Digest, Day)],
+        state: &TableState,
+        batches: &[(Digest, Day)],
     ) -> Result<HashMap<Digest, String>> {
-        missing()
+        let mut found = HashMap::new();
+        if batches.is_empty() {
+            return Ok(found);
+        }
+        let mut by_day: HashMap<Day, Vec<Digest>> = HashMap::new();
+        for (digest, day) in batches {
+            by_day.entry(*day).or_default().push(*digest);
+        }
+        let recent = state.ledger.recent.iter().map(|recent| &recent.object);
+        for file in self.ledger_files(recent).await? {
+            look_up(&file, batches.iter().map(|(digest, _)| *digest), &mut found);
+        }
+        for (day, digests) in by_day {
+            let segments = state.ledger.days.get(&day.period());
+            let segments = segments.into_iter().flatten().map(|s| &s.object);
+            for file in self.ledger_files(segments).await? {
+                look_up(&file, digests.iter().copied(), &mut found);
+            }
+        }
+        Ok(found)
     }
 
-    /// Every row of the ledger, by version and position.
+    /// Every row of the ledger, by version and then by position.
     ///
     /// # Errors
-    /// The store's, and [`Error::Corrupt`].
-    pub async fn ledger_rows(&self, _state: &TableState) -> Result<Vec<LedgerRow>> {
-        missing()
+    /// The store's, and [`Error::Corrupt`] when a ledger file is missing or damaged.
+    pub async fn ledger_rows(&self, state: &TableState) -> Result<Vec<LedgerRow>> {
+        let segments = state.ledger.days.values().flatten().map(|s| &s.object);
+        let recent = state.ledger.recent.iter().map(|recent| &recent.object);
+        let files = self.ledger_files(segments.chain(recent)).await?;
+        let mut rows: Vec<_> = files.iter().flat_map(|file| file.rows()).collect();
+        rows.sort_by_key(|row| row.version);
+        Ok(rows)
     }
 
-    /// The version of the newest checkpoint whose bytes are what this crate would write, for
-    /// sweep: entries before it are not needed to load the table.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn checkpoint_version(&self) -> Result<Option<u64>> {
-        missing()
+    /// Several ledger files, in the order given.
+    pub(crate) async fn ledger_files<'a>(
+        &self,
+        objects: impl Iterator<Item = &'a LedgerObject>,
+    ) -> Result<Vec<Arc<LedgerFile>>> {
+        let reads: Vec<_> = objects.map(|object| self.ledger_file(object)).collect();
+        stream::iter(reads)
+            .buffered(LEDGER_READS)
+            .try_collect()
+            .await
+    }
+}
+
+fn look_up(
+    file: &LedgerFile,
+    batches: impl Iterator<Item = Digest>,
+    found: &mut HashMap<Digest, String>,
+) {
+    for batch in batches {
+        if let Some(operation) = file.find(batch) {
+            found.insert(batch, operation.to_owned());
+        }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use futures::join;
 use stele_model::WindowSet;
-use stele_store::L0Object;
+use stele_store::{L0Object, keys};
 
-use crate::error::{Damage, Error, Result};
+use crate::error::Result;
 use crate::log::TableLog;
 use crate::state::TableState;
 
@@ -23,24 +24,46 @@ pub struct View {
 
 impl View {
     /// Reads L0 and the table in the one safe order: LIST L0 to its last page (and LIST heads
-    /// beside it, when cold), and only then the log. `cached` is an earlier view's state.
+    /// beside it, when cold), and only then the log. `cached` is an earlier view's state. Warm
+    /// and unchanged, that is one LIST and one GET.
+    ///
+    /// In the other order a commit and a sweep between the two reads would hide rows from both.
     ///
     /// # Errors
-    /// The store's, and [`Error::Corrupt`].
+    /// The store's, and [`crate::Error::Corrupt`].
     pub async fn read(
-        _log: &TableLog,
-        _cached: Option<Arc<TableState>>,
-        _now_us: i64,
+        log: &TableLog,
+        cached: Option<Arc<TableState>>,
+        now_us: i64,
     ) -> Result<Self> {
-        Err(Error::corrupt("", Damage::Missing))
+        let (l0, state) = match cached.filter(|known| log.trusts(known, now_us)) {
+            Some(known) => {
+                let l0 = log.store.l0_list().await?;
+                (l0, Some(log.advance(known).await?))
+            }
+            None => {
+                let heads = log.store.list_newest_head(keys::HEADS);
+                let (l0, newest) = join!(log.store.l0_list(), heads);
+                let (l0, newest) = (l0?, newest?);
+                let newest = newest.as_deref().and_then(keys::head_version);
+                (l0, log.load_at(newest).await?)
+            }
+        };
+        let state = state.unwrap_or_default();
+        if state.exists() {
+            log.remember(&state, now_us);
+        }
+        let unabsorbed = |object: &L0Object| !state.unswept.contains_key(&object.name.digest);
+        let l0 = l0.into_iter().filter(unabsorbed).collect();
+        Ok(Self { state, l0 })
     }
 
     /// Like [`View::read`], from the newest state this log has seen in this process.
     ///
     /// # Errors
-    /// The store's, and [`Error::Corrupt`].
-    pub async fn read_cached(_log: &TableLog, _now_us: i64) -> Result<Self> {
-        Err(Error::corrupt("", Damage::Missing))
+    /// As [`View::read`].
+    pub async fn read_cached(log: &TableLog, now_us: i64) -> Result<Self> {
+        Self::read(log, log.newest_seen(), now_us).await
     }
 
     /// Windows whose rollups are not valid: an `open` file or an L0 object covers them.

@@ -1,0 +1,196 @@
+//! Heads and manifests: a version of the table as one object.
+//!
+//! A head is a shortcut: the whole state, believed only when it carries the operation id and the
+//! digest of the log entry of its version. A manifest is part of the log: a ledger commit names
+//! it with its digest, and it carries on what does not survive a Delta checkpoint.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use stele_model::Digest;
+use stele_store::keys;
+
+use crate::codec;
+use crate::error::Damage;
+use crate::file::FileEntry;
+use crate::state::{
+    LedgerObject, LedgerState, RemovedFile, TableMeta, TableState, Totals, Unswept,
+};
+
+/// The layout of heads and manifests.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize)]
+struct HeadRef<'a> {
+    format: u32,
+    version: u64,
+    timestamp_us: i64,
+    entry_digest: Digest,
+    operation: &'a str,
+    meta: &'a TableMeta,
+    files: Vec<&'a FileEntry>,
+    unswept: Vec<&'a Unswept>,
+    ledger: &'a LedgerState,
+    totals: &'a Totals,
+    removed: &'a [RemovedFile],
+}
+
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+    version: u64,
+    timestamp_us: i64,
+    entry_digest: Digest,
+    operation: String,
+    meta: TableMeta,
+    files: Vec<FileEntry>,
+    unswept: Vec<Unswept>,
+    ledger: LedgerState,
+    totals: Totals,
+    removed: Vec<RemovedFile>,
+}
+
+fn check_format(format: u32) -> Result<(), Damage> {
+    match format {
+        FORMAT => Ok(()),
+        other => Err(Damage::value("format", &other.to_string())),
+    }
+}
+
+fn unswept_by_digest(unswept: Vec<Unswept>) -> BTreeMap<Digest, Unswept> {
+    unswept.into_iter().map(|u| (u.name.digest, u)).collect()
+}
+
+/// Files by path, each checked, none twice.
+pub(crate) fn files_by_path(
+    files: Vec<FileEntry>,
+) -> Result<BTreeMap<String, Arc<FileEntry>>, Damage> {
+    let mut by_path = BTreeMap::new();
+    for file in files {
+        let path = file.path.clone();
+        if let Err(what) = file.check() {
+            return Err(Damage::File { path, what });
+        }
+        if by_path.insert(path, Arc::new(file)).is_some() {
+            return Err(Damage::Disagrees {
+                what: "a file listed twice",
+            });
+        }
+    }
+    Ok(by_path)
+}
+
+/// The head of a version.
+pub(crate) fn encode_head(state: &TableState) -> Result<Bytes, Damage> {
+    codec::pack(&HeadRef {
+        format: FORMAT,
+        version: state.version,
+        timestamp_us: state.timestamp_us,
+        entry_digest: state.entry_digest,
+        operation: &state.operation,
+        meta: &state.meta,
+        files: state.files.values().map(AsRef::as_ref).collect(),
+        unswept: state.unswept.values().collect(),
+        ledger: &state.ledger,
+        totals: &state.totals,
+        removed: &state.removed,
+    })
+}
+
+/// The state a head holds; whether it is true is for the log to say.
+pub(crate) fn decode_head(bytes: &[u8]) -> Result<TableState, Damage> {
+    let head: Head = codec::unpack(bytes)?;
+    check_format(head.format)?;
+    Ok(TableState {
+        version: head.version,
+        timestamp_us: head.timestamp_us,
+        entry_digest: head.entry_digest,
+        operation: head.operation,
+        meta: head.meta,
+        files: files_by_path(head.files)?,
+        unswept: unswept_by_digest(head.unswept),
+        ledger: head.ledger,
+        totals: head.totals,
+        removed: head.removed,
+    })
+}
+
+/// What a ledger commit carries on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    format: u32,
+    /// The version of the ledger commit.
+    pub version: u64,
+    pub meta: TableMeta,
+    /// The merged ledger; what this commit retires is in it.
+    pub ledger: LedgerState,
+    pub unswept: Vec<Unswept>,
+    pub totals: Totals,
+    pub removed: Vec<RemovedFile>,
+    /// The number of live files, which the checkpoint lists.
+    pub files: u64,
+    /// The digest of their list.
+    pub files_digest: Digest,
+}
+
+impl Manifest {
+    /// The manifest of the ledger commit after `on`.
+    pub fn new(on: &TableState, ledger: LedgerState) -> Result<Self, Damage> {
+        Ok(Self {
+            format: FORMAT,
+            version: on.version + 1,
+            meta: on.meta.clone(),
+            ledger,
+            unswept: on.unswept.values().cloned().collect(),
+            totals: on.totals,
+            removed: on.removed.clone(),
+            files: on.files.len() as u64,
+            files_digest: files_digest(&on.files)?,
+        })
+    }
+
+    /// The stored form, named by its content.
+    pub fn encode(&self) -> Result<(LedgerObject, Bytes), Damage> {
+        let bytes = codec::pack(self)?;
+        let digest = codec::digest(&bytes);
+        let object = LedgerObject {
+            key: format!("{}/manifest-{digest}.json.zst", keys::LEDGER),
+            digest,
+            size_bytes: bytes.len() as u64,
+        };
+        Ok((object, bytes))
+    }
+
+    /// The reverse of [`Manifest::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        let manifest: Self = codec::unpack(bytes)?;
+        check_format(manifest.format)?;
+        Ok(manifest)
+    }
+
+    /// The ledger of the version it belongs to, given where the manifest itself is.
+    pub fn ledger_at(&self, object: &LedgerObject) -> LedgerState {
+        LedgerState {
+            manifest: Some(object.clone()),
+            manifest_version: self.version,
+            ..self.ledger.clone()
+        }
+    }
+
+    /// The unswept objects by digest.
+    pub fn unswept_by_digest(&self) -> BTreeMap<Digest, Unswept> {
+        unswept_by_digest(self.unswept.clone())
+    }
+}
+
+/// The digest of a list of live files.
+pub(crate) fn files_digest(files: &BTreeMap<String, Arc<FileEntry>>) -> Result<Digest, Damage> {
+    let mut lines = Vec::new();
+    for file in files.values() {
+        serde_json::to_writer(&mut lines, file.as_ref())?;
+        lines.push(b'\n');
+    }
+    Ok(codec::digest(&lines))
+}
