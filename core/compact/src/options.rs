@@ -1,0 +1,72 @@
+//! What an operator may choose, and what one run may spend.
+
+use stele_model::time::{HOUR_US, MINUTE_US};
+
+/// The choices of a compactor. The defaults are the documented ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// A window may be sealed this long after its end, µs.
+    pub seal_delay_us: i64,
+    /// Reopened windows of a day are sealed again when their open bytes pass this share of the
+    /// sealed bytes that would be rewritten …
+    pub reopen_ratio: f64,
+    /// … or when they have been reopened for this long, µs.
+    pub reopen_age_us: i64,
+    /// Whether rollups carry a quantile sketch.
+    pub sketch: bool,
+    /// How long a consumed L0 object outlives its commit, µs. At least twice the longest query.
+    pub sweep_grace_us: i64,
+    /// How long a superseded table file or log entry is kept, µs.
+    pub history_us: i64,
+    /// A data file is split beyond this size, and not merged further above half of it.
+    pub target_file_bytes: u64,
+    /// Heads kept by sweep, newest first.
+    pub heads_kept: usize,
+    /// Attempts of one commit before a job gives up as contended.
+    pub attempts_max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seal_delay_us: 10 * MINUTE_US,
+            reopen_ratio: 0.10,
+            reopen_age_us: HOUR_US,
+            sketch: true,
+            sweep_grace_us: 15 * MINUTE_US,
+            history_us: 24 * HOUR_US,
+            target_file_bytes: 64 << 20,
+            heads_kept: 20,
+            attempts_max: 8,
+        }
+    }
+}
+
+/// What one run of a job may spend. Jobs stop between commits, never inside one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// No new round is begun at or after this instant of the compactor's clock, µs.
+    pub deadline_us: i64,
+    /// What the run may hold in memory: inputs, decoded rows and outputs not yet stored.
+    pub memory_bytes: u64,
+}
+
+impl Budget {
+    /// The default memory of a run: 512 MiB.
+    pub const MEMORY_BYTES: u64 = 512 << 20;
+
+    /// A run without a deadline, in the default memory.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self {
+            deadline_us: i64::MAX,
+            memory_bytes: Self::MEMORY_BYTES,
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::unlimited()
+    }
+}

@@ -1,0 +1,12 @@
+//! What to do next, decided by pure functions of what the log and the LIST say.
+
+mod absorb;
+mod consolidate;
+mod seal;
+mod tier;
+
+pub use absorb::{decoded_bytes_at_least, round};
+pub use consolidate::{ConsolidatePlan, ConsolidateRules, consolidations};
+pub(crate) use seal::of_period;
+pub use seal::{SealPlan, SealRules, Step, close, reopened_windows, seals, step};
+pub use tier::{merge_with, tier_of};

@@ -1,0 +1,160 @@
+//! What jobs say of their work: for `/status`, `/admin/settle` and the command line.
+
+use serde::{Deserialize, Serialize};
+
+/// What one run of absorb, seal or consolidate did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Commits made.
+    pub commits: u64,
+    /// Times the table had moved and the job planned again.
+    pub replans: u64,
+    /// L0 objects consumed.
+    pub objects: u64,
+    /// Batches consumed, duplicates not counted.
+    pub batches: u64,
+    /// Batches that the ledger already knew.
+    pub batches_duplicate: u64,
+    /// L0 objects whose every batch the ledger already knew; left for sweep.
+    pub ghosts: u64,
+    /// L0 objects that could not be decoded and were left.
+    pub damaged: u64,
+    /// Windows sealed.
+    pub windows_sealed: u64,
+    /// Of them, windows that had been sealed before.
+    pub windows_resealed: u64,
+    /// Sample rows read (consolidate: rows of any resolution).
+    pub rows_in: u64,
+    /// Sample rows written.
+    pub rows_out: u64,
+    /// Rows dropped because the same sample was there.
+    pub duplicates: u64,
+    /// Rows dropped because a greater value was there.
+    pub overridden: u64,
+    /// Rollup rows written.
+    pub rollup_rows: u64,
+    /// Files added to the table.
+    pub files_added: u64,
+    /// Files removed from the table.
+    pub files_removed: u64,
+    /// Bytes read from the store, outputs read back included.
+    pub read_bytes: u64,
+    /// Bytes of files written.
+    pub written_bytes: u64,
+    /// Whether the deadline stopped the run before the work was done.
+    pub stopped: bool,
+    /// Whether rollups are paused, so that nothing was sealed.
+    pub paused: bool,
+}
+
+impl Report {
+    /// Adds the work of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.commits += other.commits;
+        self.replans += other.replans;
+        self.objects += other.objects;
+        self.batches += other.batches;
+        self.batches_duplicate += other.batches_duplicate;
+        self.ghosts += other.ghosts;
+        self.damaged += other.damaged;
+        self.windows_sealed += other.windows_sealed;
+        self.windows_resealed += other.windows_resealed;
+        self.rows_in += other.rows_in;
+        self.rows_out += other.rows_out;
+        self.duplicates += other.duplicates;
+        self.overridden += other.overridden;
+        self.rollup_rows += other.rollup_rows;
+        self.files_added += other.files_added;
+        self.files_removed += other.files_removed;
+        self.read_bytes += other.read_bytes;
+        self.written_bytes += other.written_bytes;
+        self.stopped |= other.stopped;
+        self.paused |= other.paused;
+    }
+}
+
+/// The part of a settle that is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// L0 objects become open files.
+    Absorb,
+    /// Open files become raw files and rollups.
+    Seal,
+    /// Small sealed files become larger ones.
+    Consolidate,
+}
+
+/// How far a settle has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is running.
+    pub stage: Stage,
+    /// Objects, windows or files done in this stage.
+    pub done: u64,
+    /// Of so many known now.
+    pub total: u64,
+}
+
+/// What a settle left undone, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Left {
+    /// L0 objects that are not absorbed (accepted while settling, or the deadline came).
+    pub objects: u64,
+    /// Windows with open rows that have not closed yet.
+    pub windows_not_closed: u64,
+    /// The start of the earliest of them, µs.
+    pub not_closed_since_us: Option<i64>,
+    /// Closed windows that are still open (rollups are paused, or the deadline came).
+    pub windows_not_sealed: u64,
+    /// The start of the earliest of them, µs.
+    pub not_sealed_since_us: Option<i64>,
+    /// Whether rollups are paused: then no window is sealed.
+    pub paused: bool,
+}
+
+/// What a settle did and what it left.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SettleReport {
+    /// All absorbs.
+    pub absorb: Report,
+    /// All seals.
+    pub seal: Report,
+    /// All consolidations.
+    pub consolidate: Report,
+    /// What is not sealed.
+    pub left: Left,
+    /// The table's version at the end.
+    pub version: u64,
+    /// Whether nothing that could be settled was left.
+    pub complete: bool,
+}
+
+/// What a sweep deleted, and why it kept what it kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SweepReport {
+    /// L0 objects deleted.
+    pub objects_deleted: u64,
+    /// Of them, ghosts.
+    pub ghosts_deleted: u64,
+    /// Superseded table files deleted.
+    pub files_deleted: u64,
+    /// Their bytes, as the log says.
+    pub files_deleted_bytes: u64,
+    /// Ledger objects deleted that others replaced.
+    pub ledger_deleted: u64,
+    /// Log entries and checkpoints deleted.
+    pub entries_deleted: u64,
+    /// Old heads deleted.
+    pub heads_deleted: u64,
+    /// Commits that note what is gone.
+    pub commits: u64,
+    /// L0 objects that are superseded but still within the grace.
+    pub objects_waiting: u64,
+    /// Table files that are superseded but still within the history.
+    pub files_waiting: u64,
+    /// Pins found; while there is one, no table file and no log entry is deleted.
+    pub pins: u64,
+    /// Whether the deadline stopped the run before the work was done.
+    pub stopped: bool,
+}

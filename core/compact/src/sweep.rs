@@ -1,0 +1,367 @@
+//! Sweep: the one place that deletes, and only what the log names as superseded.
+//!
+//! A run first gathers everything it needs to know (the store's time, the table, complete
+//! listings); any error there ends it before anything is deleted. Ages are taken by the store's
+//! clock, where an object has one, and our own clock must agree with it. What it deletes:
+//!
+//! - an L0 object, when the commit that consumed it is older than the grace, or when it is a
+//!   ghost of that age: every batch in it is effective through another object;
+//! - a table file that stopped being live longer than the history ago and is not live again;
+//! - log entries and checkpoints before the newest checkpoint that is older than the history,
+//!   and ledger objects that only such entries name;
+//! - all but the newest heads.
+//!
+//! While there is a pin, no table file, log entry or ledger object is deleted. Data files that no
+//! log entry ever named are left alone: a commit in flight looks the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use stele_format::l0;
+use stele_model::time::MINUTE_US;
+use stele_model::{Day, Digest, L0Name};
+use stele_store::{L0Object, ObjectInfo, keys};
+use stele_table::{CommitKind, TableState};
+
+use crate::commit::{Draft, Published};
+use crate::compactor::Compactor;
+use crate::error::{Error, Result};
+use crate::options::Budget;
+use crate::reader::{fetch, l0_key};
+use crate::report::{Report, SweepReport};
+
+/// Our clock and the store's may differ by this much.
+const SKEW_US_MAX: u64 = 60_000_000;
+/// Unknown L0 objects opened in one run to see whether they are ghosts.
+const GHOSTS_OPENED_MAX: usize = 256;
+/// Where snapshots will be.
+const PINS: &str = "pins";
+
+/// What a run gathered before it deletes anything.
+struct Gathered {
+    now_us: i64,
+    state: Arc<TableState>,
+    l0: Vec<L0Object>,
+    log: Vec<ObjectInfo>,
+    heads: Vec<ObjectInfo>,
+    pins: u64,
+    /// The newest checkpoint that loads, if any.
+    checkpoint: Option<u64>,
+}
+
+/// One thing to delete.
+enum Doomed {
+    L0 { name: L0Name, ghost: bool },
+    File { path: String, size_bytes: u64 },
+    Ledger { key: String },
+    Entry { key: String },
+    Head { key: String },
+}
+
+impl Compactor {
+    /// Deletes what nothing needs any more; see the module's text.
+    ///
+    /// # Errors
+    /// The store's and the table's, and [`Error::Skew`]; when they come before the first
+    /// deletion, nothing was deleted.
+    pub async fn sweep(&self, budget: &Budget) -> Result<SweepReport> {
+        let mut report = SweepReport::default();
+        let Some(gathered) = self.gather().await? else {
+            return Ok(report);
+        };
+        report.pins = gathered.pins;
+        let mut doomed = self.doomed_objects(&gathered, &mut report).await?;
+        if gathered.pins == 0 {
+            self.doomed_files(&gathered, &mut doomed, &mut report);
+            self.doomed_log(&gathered, &mut doomed);
+        }
+        doomed_heads(&gathered, self.options.heads_kept, &mut doomed);
+        let mut draft = Draft::new(CommitKind::Sweep);
+        draft.gone = missing(&gathered);
+        for one in doomed {
+            if self.is_past(budget) {
+                report.stopped = true;
+                break;
+            }
+            self.delete(one, &gathered.state, &mut draft, &mut report)
+                .await?;
+        }
+        self.note_deleted(gathered.state, draft, &mut report)
+            .await?;
+        Ok(report)
+    }
+
+    async fn gather(&self) -> Result<Option<Gathered>> {
+        let now_us = self.store.tier().now_us().await?;
+        let skew_us = now_us.abs_diff(self.clock.now_us());
+        if skew_us > SKEW_US_MAX {
+            return Err(Error::Skew {
+                skew_us,
+                skew_us_max: SKEW_US_MAX,
+            });
+        }
+        let pins = self.store.list(PINS).await?.len() as u64;
+        let Some(state) = self.newest_state().await? else {
+            return Ok(None);
+        };
+        // After the state, so that an object missing here is known to be gone.
+        let l0 = self.store.l0_list().await?;
+        let log = self.store.list(keys::LOG).await?;
+        let heads = self.store.list(keys::HEADS).await?;
+        let checkpoint = self.log.checkpoint_version().await?;
+        Ok(Some(Gathered {
+            now_us,
+            state,
+            l0,
+            log,
+            heads,
+            pins,
+            checkpoint,
+        }))
+    }
+
+    /// Consumed objects and ghosts past the grace.
+    async fn doomed_objects(
+        &self,
+        gathered: &Gathered,
+        report: &mut SweepReport,
+    ) -> Result<Vec<Doomed>> {
+        let grace_us = self.options.sweep_grace_us;
+        let is_old = |since_us: i64| since_us.saturating_add(grace_us) <= gathered.now_us;
+        let written: BTreeMap<u64, i64> = entries(&gathered.log).collect();
+        let (mut doomed, mut unknown) = (Vec::new(), Vec::new());
+        for object in &gathered.l0 {
+            match gathered.state.unswept.get(&object.name.digest) {
+                // An entry no longer listed is older than the history, and so than the grace.
+                Some(consumed) => match written.get(&consumed.version) {
+                    Some(committed_us) if !is_old(*committed_us) => report.objects_waiting += 1,
+                    _ => doomed.push(Doomed::L0 {
+                        name: object.name,
+                        ghost: false,
+                    }),
+                },
+                None if is_old(object.stored_us) => unknown.push(object.clone()),
+                None => {}
+            }
+        }
+        let ghosts = self.ghosts_among(&gathered.state, unknown).await?;
+        doomed.extend(
+            ghosts
+                .into_iter()
+                .map(|name| Doomed::L0 { name, ghost: true }),
+        );
+        Ok(doomed)
+    }
+
+    /// Which of `unknown` hold nothing but batches that are effective through other objects.
+    async fn ghosts_among(
+        &self,
+        state: &TableState,
+        unknown: Vec<L0Object>,
+    ) -> Result<Vec<L0Name>> {
+        let by_name: Vec<(Digest, Day)> = unknown
+            .iter()
+            .map(|o| (o.name.digest, o.name.last.day()))
+            .collect();
+        let known = self.log.ledger_lookup(state, &by_name).await?;
+        let (mut ghosts, mut opened) = (Vec::new(), 0);
+        for object in unknown {
+            if known.contains_key(&object.name.digest) {
+                ghosts.push(object.name);
+                continue;
+            }
+            opened += 1;
+            if opened > GHOSTS_OPENED_MAX {
+                break;
+            }
+            let Ok(batches) = l0::decode(fetch(&self.store, &l0_key(&object)).await?) else {
+                continue; // Damaged: absorb says so, and it stays as evidence.
+            };
+            let asked: Vec<(Digest, Day)> = batches
+                .iter()
+                .filter_map(|b| Some((b.digest, Day::of(b.rows.ts_range_us()?.1))))
+                .collect();
+            let known = self.log.ledger_lookup(state, &asked).await?;
+            if asked.iter().all(|(digest, _)| known.contains_key(digest)) {
+                ghosts.push(object.name);
+            }
+        }
+        Ok(ghosts)
+    }
+
+    fn doomed_files(
+        &self,
+        gathered: &Gathered,
+        doomed: &mut Vec<Doomed>,
+        report: &mut SweepReport,
+    ) {
+        let history_us = self.options.history_us;
+        for file in &gathered.state.removed {
+            if file.removed_us.saturating_add(history_us) > gathered.now_us {
+                report.files_waiting += 1;
+            } else if !gathered.state.files.contains_key(&file.path) {
+                doomed.push(Doomed::File {
+                    path: file.path.clone(),
+                    size_bytes: file.size_bytes,
+                });
+            }
+        }
+    }
+
+    /// Entries and checkpoints before the newest checkpoint that is older than the history: every
+    /// version of the history can still be loaded from it.
+    fn doomed_log(&self, gathered: &Gathered, doomed: &mut Vec<Doomed>) {
+        let history_us = self.options.history_us;
+        let is_old =
+            |object: &ObjectInfo| object.modified_us.saturating_add(history_us) <= gathered.now_us;
+        let checkpoints = gathered.log.iter().filter(|object| is_old(object));
+        let first_kept = checkpoints
+            .filter_map(|object| checkpoint_version(&object.key))
+            .filter(|version| gathered.checkpoint.is_some_and(|newest| *version <= newest))
+            .max()
+            .unwrap_or(0);
+        for object in gathered.log.iter().filter(|object| is_old(object)) {
+            let version = entry_version(&object.key).or_else(|| checkpoint_version(&object.key));
+            if version.is_some_and(|version| version < first_kept) {
+                doomed.push(Doomed::Entry {
+                    key: object.key.clone(),
+                });
+            }
+        }
+        // Entries from `first_kept` on may name ledger objects retired after they were written.
+        let kept_us = entries(&gathered.log)
+            .filter(|(version, _)| *version >= first_kept)
+            .map(|(_, modified_us)| modified_us)
+            .min()
+            .unwrap_or(i64::MIN);
+        for object in &gathered.state.ledger.retired {
+            let unnamed = object.retired_us.saturating_add(5 * MINUTE_US) <= kept_us;
+            if unnamed && object.retired_us.saturating_add(history_us) <= gathered.now_us {
+                doomed.push(Doomed::Ledger {
+                    key: object.key.clone(),
+                });
+            }
+        }
+    }
+
+    async fn delete(
+        &self,
+        one: Doomed,
+        state: &TableState,
+        draft: &mut Draft,
+        report: &mut SweepReport,
+    ) -> Result<()> {
+        match one {
+            Doomed::L0 { name, ghost } => {
+                self.store.delete(&format!("{}/{name}", keys::L0)).await?;
+                report.objects_deleted += 1;
+                report.ghosts_deleted += u64::from(ghost);
+                if state.unswept.contains_key(&name.digest) {
+                    draft.gone.push(name.digest);
+                }
+            }
+            Doomed::File { path, size_bytes } => {
+                self.store.delete(&keys::data_file(&path)).await?;
+                report.files_deleted += 1;
+                report.files_deleted_bytes += size_bytes;
+                draft.forget_removed.push(path);
+            }
+            Doomed::Ledger { key } => {
+                self.store.delete(&key).await?;
+                report.ledger_deleted += 1;
+                draft.forget_removed.push(key);
+            }
+            Doomed::Entry { key } => {
+                self.store.delete(&key).await?;
+                report.entries_deleted += 1;
+            }
+            Doomed::Head { key } => {
+                self.store.delete(&key).await?;
+                report.heads_deleted += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes in the log what no longer exists. When the table moves under it, the next run does.
+    async fn note_deleted(
+        &self,
+        state: Arc<TableState>,
+        draft: Draft,
+        report: &mut SweepReport,
+    ) -> Result<()> {
+        if draft.gone.is_empty() && draft.forget_removed.is_empty() {
+            return Ok(());
+        }
+        let mut commits = Report::default();
+        if let Published::Stale(_) = self.publish(state, &draft, &mut commits).await? {
+            tracing::debug!("deleted objects will be noted by the next sweep");
+        }
+        report.commits += commits.commits;
+        Ok(())
+    }
+}
+
+/// Consumed objects that the LIST no longer shows.
+fn missing(gathered: &Gathered) -> Vec<Digest> {
+    let listed: BTreeSet<Digest> = gathered
+        .l0
+        .iter()
+        .map(|object| object.name.digest)
+        .collect();
+    let unswept = gathered.state.unswept.keys();
+    unswept
+        .filter(|digest| !listed.contains(*digest))
+        .copied()
+        .collect()
+}
+
+fn doomed_heads(gathered: &Gathered, kept: usize, doomed: &mut Vec<Doomed>) {
+    // Newest first by name.
+    let heads = gathered
+        .heads
+        .iter()
+        .filter(|object| keys::head_version(&object.key).is_some());
+    doomed.extend(heads.skip(kept).map(|object| Doomed::Head {
+        key: object.key.clone(),
+    }));
+}
+
+/// The listed log entries: version and when the store says it was written.
+fn entries(log: &[ObjectInfo]) -> impl Iterator<Item = (u64, i64)> {
+    log.iter()
+        .filter_map(|object| Some((entry_version(&object.key)?, object.modified_us)))
+}
+
+fn entry_version(key: &str) -> Option<u64> {
+    log_name(key)?.strip_suffix(".json")?.parse().ok()
+}
+
+fn checkpoint_version(key: &str) -> Option<u64> {
+    log_name(key)?
+        .strip_suffix(".checkpoint.parquet")?
+        .parse()
+        .ok()
+}
+
+fn log_name(key: &str) -> Option<&str> {
+    key.strip_prefix(keys::LOG)?.strip_prefix('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_entries_and_checkpoints_have_a_version() {
+        assert_eq!(entry_version(&keys::log_entry(7)), Some(7));
+        let checkpoint = format!("{}/{:020}.checkpoint.parquet", keys::LOG, 40);
+        assert_eq!(checkpoint_version(&checkpoint), Some(40));
+        assert_eq!(entry_version(&checkpoint), None);
+        assert_eq!(entry_version("table/_delta_log/_last_checkpoint"), None);
+        assert_eq!(
+            checkpoint_version("l0/00000000000000000040.checkpoint.parquet"),
+            None
+        );
+    }
+}
