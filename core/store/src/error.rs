@@ -54,6 +54,16 @@ pub enum Error {
         /// The size of what is there.
         found_bytes: u64,
     },
+    /// An object ends before the range that was asked for.
+    #[error("{key} ends after {found_bytes} of the {wanted_bytes} bytes asked for")]
+    Short {
+        /// The key.
+        key: String,
+        /// The length of the range.
+        wanted_bytes: u64,
+        /// What the store had of it.
+        found_bytes: u64,
+    },
     /// Whether a PUT landed could not be learned; it may still land later.
     #[error("the outcome of writing {key} is unknown after {attempts} attempts")]
     Unknown {
@@ -93,7 +103,7 @@ impl Error {
         match self {
             Self::Url { .. } | Self::Configure { .. } => ErrorKind::Malformed,
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::KeyHoldsOther { .. } => ErrorKind::Corrupt,
+            Self::KeyHoldsOther { .. } | Self::Short { .. } => ErrorKind::Corrupt,
             Self::Incapable { .. } => ErrorKind::Internal,
             Self::Unknown { .. } | Self::Directory { .. } => ErrorKind::Unavailable,
             Self::Request { source, .. } => request_kind(source),

@@ -154,11 +154,21 @@ impl TenantStore {
     /// The bytes of `range`, which must lie within the object.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no object; [`Error::Request`] when the read failed or
-    /// the range is beyond the object's end.
+    /// [`Error::NotFound`] when there is no object; [`Error::Short`] when it ends within the
+    /// range; [`Error::Request`] when the read failed or the range begins beyond the end.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        let wanted_bytes = range.end.saturating_sub(range.start);
         let answer = self.tier.store().get_range(&self.path(key), range).await;
-        answer.map_err(|e| Error::request("get", key, e))
+        let bytes = answer.map_err(|e| Error::request("get", key, e))?;
+        let found_bytes = bytes.len() as u64;
+        if found_bytes == wanted_bytes {
+            return Ok(bytes);
+        }
+        Err(Error::Short {
+            key: key.to_owned(),
+            wanted_bytes,
+            found_bytes,
+        })
     }
 
     /// Every object below `prefix` (a whole path component), to the last page, sorted by key.

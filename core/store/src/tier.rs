@@ -80,6 +80,13 @@ impl Tier {
         TenantStore::new(self.clone(), tenant.clone())
     }
 
+    /// The same tier through another store, such as one that counts or refuses requests.
+    #[must_use]
+    pub fn over(&self, store: Arc<dyn ObjectStore>) -> Self {
+        let inner = &self.inner;
+        Self::build(store, &inner.prefix, &inner.url, inner.sorted)
+    }
+
     pub(crate) fn store(&self) -> &dyn ObjectStore {
         self.inner.store.as_ref()
     }
