@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::binary;
 use crate::csv::Table;
-use crate::oracle::{Bin, Rollup, Sample};
+use crate::oracle::{Bin, Oracle, Present, Rollup, Sample, same_rollup};
 use crate::store::Store;
 
 const START_SECS_MAX: u64 = 60;
@@ -203,6 +203,25 @@ impl Server {
              \"first\", \"last\", sum_squares, increase FROM {table}"
         );
         read_rollup(&self.sql(&query, "csv")?)
+    }
+
+    /// Checks `samples` and the three rollups against `oracle`, row by row and bit by bit, and
+    /// that counts agree with rows.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn check_tables(&self, oracle: &Oracle) -> Result<Present> {
+        let present = oracle.check(&self.samples()?)?;
+        let rows = i64::try_from(present.len())?;
+        let counted = self.sql_number("SELECT count(*) FROM samples")?;
+        ensure!(counted == rows, "count(*) is {counted}, rows are {rows}");
+        for (table, want) in ROLLUPS.iter().zip(present.rollups()) {
+            same_rollup(table, &self.rollup(table)?, &want)?;
+            let total = format!("SELECT CAST(sum(\"count\") AS BIGINT) FROM {table}");
+            let total = self.sql_number(&total)?;
+            ensure!(total == rows, "{table} counts {total}, samples are {rows}");
+        }
+        Ok(present)
     }
 
     /// Runs absorb, seal and consolidate to the end.
