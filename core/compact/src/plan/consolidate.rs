@@ -139,3 +139,96 @@ fn tiered(files: Vec<Arc<FileEntry>>, rules: &ConsolidateRules) -> Vec<Arc<FileE
     }
     Vec::new()
 }
+
+#[cfg(test)]
+mod tests {
+    use stele_model::time::HOUR_US;
+
+    use super::super::fixtures::{file, name, state};
+    use super::*;
+
+    const RAW: FileKind = FileKind::Sealed(Resolution::Raw);
+    const M60: FileKind = FileKind::Sealed(Resolution::M60);
+    const K: u64 = 1 << 10;
+
+    fn rules(hours: i64, force: bool) -> ConsolidateRules {
+        ConsolidateRules {
+            now_us: hours * HOUR_US,
+            seal_delay_us: 0,
+            target_bytes: 1 << 20,
+            input_bytes_max: 8 << 20,
+            force,
+        }
+    }
+
+    fn names(plan: &ConsolidatePlan) -> Vec<String> {
+        plan.files.iter().map(|file| name(file)).collect()
+    }
+
+    #[test]
+    fn a_day_that_is_over_becomes_one_file_and_a_growing_one_merges_by_tiers() {
+        let hours: Vec<_> = (0..3)
+            .map(|h| file(RAW, &format!("h{h}"), &[h], K))
+            .collect();
+        let table = state(&hours);
+        assert!(consolidations(&table, &rules(5, false)).is_empty());
+        assert_eq!(
+            names(&consolidations(&table, &rules(24, false))[0]),
+            ["h0", "h1", "h2"]
+        );
+        assert_eq!(names(&consolidations(&table, &rules(5, true))[0]).len(), 3);
+        let four: Vec<_> = (0..4)
+            .map(|h| file(RAW, &format!("h{h}"), &[h], K))
+            .collect();
+        assert_eq!(
+            consolidations(&state(&four), &rules(5, false))[0]
+                .files
+                .len(),
+            4
+        );
+    }
+
+    #[test]
+    fn an_open_file_keeps_its_day_growing() {
+        let table = state(&[
+            file(RAW, "a", &[1], K),
+            file(RAW, "b", &[2], K),
+            file(FileKind::Open, "late", &[2], K),
+        ]);
+        assert!(consolidations(&table, &rules(48, false)).is_empty());
+    }
+
+    #[test]
+    fn days_stay_apart_but_a_month_of_60_min_rollups_is_one_period() {
+        let table = state(&[
+            file(RAW, "a", &[1], K),
+            file(RAW, "b", &[25], K),
+            file(M60, "c", &[1], K),
+            file(M60, "d", &[25], K),
+        ]);
+        let plans = consolidations(&table, &rules(24 * 40, false));
+        assert_eq!(plans.len(), 1);
+        assert_eq!(names(&plans[0]), ["c", "d"]);
+    }
+
+    #[test]
+    fn large_files_rest_so_merging_comes_to_an_end() {
+        let half = 512 * K;
+        let table = state(&[
+            file(RAW, "a", &[1], half),
+            file(RAW, "b", &[2], half),
+            file(RAW, "c", &[3], K),
+        ]);
+        assert!(consolidations(&table, &rules(48, true)).is_empty());
+        let table = state(&[
+            file(RAW, "a", &[1], half - 1),
+            file(RAW, "b", &[2], half - 1),
+            file(RAW, "c", &[3], half - 1),
+            file(RAW, "d", &[4], half - 1),
+        ]);
+        assert_eq!(
+            names(&consolidations(&table, &rules(48, true))[0]),
+            ["a", "b", "c"]
+        );
+    }
+}

@@ -2,6 +2,8 @@
 
 mod absorb;
 mod consolidate;
+#[cfg(test)]
+mod fixtures;
 mod seal;
 mod tier;
 

@@ -251,3 +251,7 @@ pub(crate) fn of_period<'a>(
         .take_while(move |(path, _)| path.starts_with(&prefix))
         .map(|(_, file)| file)
 }
+
+#[cfg(test)]
+#[path = "seal_tests.rs"]
+mod tests;
