@@ -58,7 +58,7 @@ fn pausing_changes_no_answer(store: &Store) {
     fleet.point_at(&[server.url()]);
     fleet.wait_for(20).unwrap();
     switch(&server, "pause");
-    assert_eq!(server.status().unwrap()["rollups"]["paused"], true);
+    assert_eq!(server.status().unwrap()["rollups_paused"], true);
     fleet.wait_for(20).unwrap();
     let oracle = fleet.finish().unwrap();
     let in_l0 = answers(&server);
@@ -72,10 +72,10 @@ fn pausing_changes_no_answer(store: &Store) {
     }
     server.stop().unwrap();
     server = Server::start(store, &[]).unwrap();
-    assert_eq!(server.status().unwrap()["rollups"]["paused"], true);
+    assert_eq!(server.status().unwrap()["rollups_paused"], true);
     switch(&server, "resume");
     server.settle().unwrap();
-    assert_eq!(server.status().unwrap()["rollups"]["paused"], false);
+    assert_eq!(server.status().unwrap()["rollups_paused"], false);
     same("resumed and sealed", &answers(&server), &paused);
     if let Some(tenant) = store.tenant_dir() {
         let sealed = files_below(&tenant.join("table/resolution=60m"));
