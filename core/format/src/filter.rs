@@ -46,9 +46,9 @@ impl Filter {
         })
     }
 
-    /// Whether every instant is kept.
-    pub fn keeps_all_times(&self) -> bool {
-        self.ranges.is_none()
+    /// Whether there is a predicate on series at all.
+    pub fn judges_series(&self) -> bool {
+        self.series.is_some()
     }
 
     /// The kept index ranges of `n` ascending timestamps.

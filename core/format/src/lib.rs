@@ -11,16 +11,24 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod check;
+mod chunk;
+mod codec;
+mod column;
 mod digest;
 mod error;
+mod file;
 mod filter;
 pub mod l0;
 mod memory;
 mod merge;
+mod pages;
 mod rollup;
 mod rollup_file;
 mod sample;
+mod sample_blocks;
+mod sample_columns;
 mod sample_file;
+mod scale;
 pub mod schema;
 pub mod to_arrow;
 
