@@ -10,6 +10,7 @@ import csv
 import os
 import sys
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
@@ -29,7 +30,7 @@ def main(url, resolution):
     columns = {
         "metric": rows["metric"],
         "tags": rows["tags"],
-        "us": pc.cast(pc.cast(rows["ts"], "timestamp[us, UTC]"), "int64"),
+        "us": pc.cast(pc.cast(rows["ts"], pa.timestamp("us", "UTC")), "int64"),
     }
     if resolution in ("raw", "open"):
         scaled = pc.divide(pc.cast(rows["value_int"], "float64"), rows["value_div"])
