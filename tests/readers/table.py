@@ -45,3 +45,6 @@ def main(url, resolution):
 
 
 main(*sys.argv[1:])
+sys.stdout.flush()
+# The native threads of the readers sometimes abort an orderly exit of the interpreter.
+os._exit(0)
