@@ -1,0 +1,165 @@
+//! `POST /sql` (the body is the SQL text) and `GET /sql?q=`.
+//!
+//! Errors are `{"error":{"kind","message"}}` with the status of their kind, as long as no byte of
+//! the answer was sent. After that a failure breaks the connection: the body's stream yields an
+//! error, so that hyper never writes the end of a chunked body.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+use stele_model::ErrorKind;
+use stele_table::TableLog;
+
+use crate::engine::QueryEngine;
+use crate::error::{Error, Result};
+use crate::output::{self, Format};
+
+/// Seconds after which a sender may try again.
+const RETRY_AFTER_SECS: &str = "2";
+
+/// What `/sql` answers from: an engine and the table of one tenant. The tenant is fixed by
+/// whoever builds the router; nothing in a request chooses it.
+#[derive(Clone)]
+pub struct QueryState {
+    /// Runs the queries.
+    pub engine: Arc<QueryEngine>,
+    /// The tenant's table.
+    pub log: Arc<TableLog>,
+}
+
+/// The route `/sql`.
+pub fn router(state: QueryState) -> Router {
+    // The engine checks the text's length; this bounds what is buffered to do so.
+    let body_max = state.engine.config().sql_bytes_max + 1;
+    Router::new()
+        .route("/sql", get(by_query).post(by_body))
+        .layer(DefaultBodyLimit::max(body_max))
+        .with_state(state)
+}
+
+#[derive(Debug, Deserialize)]
+struct Parameters {
+    q: Option<String>,
+    format: Option<String>,
+}
+
+async fn by_query(
+    State(state): State<QueryState>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+) -> Response {
+    let sql = parameters.q.unwrap_or_default();
+    answer(&state, &sql, parameters.format.as_deref(), &headers).await
+}
+
+async fn by_body(
+    State(state): State<QueryState>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Response {
+    let limit = state.engine.config().sql_bytes_max;
+    let body = match body {
+        Ok(body) => body,
+        Err(rejected) if rejected.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            let bytes = headers
+                .get(header::CONTENT_LENGTH)
+                .and_then(|length| length.to_str().ok()?.parse().ok())
+                .unwrap_or(limit + 1);
+            return error_response(&Error::TooLong { bytes, limit });
+        }
+        Err(_) => return error_response(&Error::NotText),
+    };
+    match std::str::from_utf8(&body) {
+        Ok(sql) => answer(&state, sql, parameters.format.as_deref(), &headers).await,
+        Err(_) => error_response(&Error::NotText),
+    }
+}
+
+async fn answer(
+    state: &QueryState,
+    sql: &str,
+    format: Option<&str>,
+    headers: &HeaderMap,
+) -> Response {
+    let answered = async {
+        let format = chosen(format, headers)?;
+        if sql.trim().is_empty() {
+            return Err(Error::NoQuery);
+        }
+        let batches = state.engine.query(&state.log, sql).await?;
+        let encoded = output::encode(batches, format).await?;
+        Ok::<_, Error>((format, encoded))
+    };
+    match answered.await {
+        Err(error) => error_response(&error),
+        Ok((format, encoded)) => {
+            let length = encoded.complete_bytes();
+            let chunks = encoded.map(|chunk| {
+                chunk.inspect_err(|e| {
+                    tracing::warn!(error = %e, "an answer broke off after its first byte");
+                })
+            });
+            let mut response = Response::new(Body::from_stream(chunks));
+            let headers = response.headers_mut();
+            let content_type = HeaderValue::from_static(format.content_type());
+            headers.insert(header::CONTENT_TYPE, content_type);
+            if let Some(length) = length {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            response
+        }
+    }
+}
+
+fn chosen(format: Option<&str>, headers: &HeaderMap) -> Result<Format> {
+    if let Some(name) = format {
+        return Format::of_name(name);
+    }
+    let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok());
+    Ok(accept.map(Format::of_accept).unwrap_or_default())
+}
+
+/// An error as every route of this crate answers it.
+#[must_use]
+pub fn error_response(error: &Error) -> Response {
+    let kind = error.kind();
+    let status =
+        StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    match kind {
+        ErrorKind::Internal | ErrorKind::Corrupt => {
+            tracing::error!(%kind, cause = %chain(error), "a query failed");
+        }
+        ErrorKind::Unavailable => tracing::warn!(%kind, cause = %chain(error), "a query failed"),
+        _ => tracing::debug!(%kind, cause = %chain(error), "a query was refused"),
+    }
+    let body = json!({"error": {"kind": kind.as_str(), "message": error.to_string()}});
+    let mut response = (status, body.to_string()).into_response();
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    if kind.is_retryable() {
+        let after = HeaderValue::from_static(RETRY_AFTER_SECS);
+        response.headers_mut().insert(header::RETRY_AFTER, after);
+    }
+    response
+}
+
+/// An error and its causes, for the log.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,154 @@
+//! The tables by name, and what they are for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::Result;
+use datafusion::datasource::{DefaultTableSource, MemTable, ViewTable};
+use datafusion::functions_aggregate::expr_fn::{max, min};
+use datafusion::logical_expr::{LogicalPlanBuilder, TableSource, col};
+use stele_format::schema;
+use stele_model::Resolution;
+use stele_table::LedgerRow;
+
+use crate::scan::{SampleTable, Scope};
+
+/// Every table, in the order they are shown.
+pub(crate) const TABLES: [(&str, &str); 6] = [
+    ("samples", "every sample once: metric, tags, ts, value, and summaries where sent"),
+    ("rollup_60s", "per series and minute: count, sum, min, max, first, last, increase, …"),
+    ("rollup_15m", "per series and 15 minutes"),
+    ("rollup_60m", "per series and hour"),
+    ("series", "each series with the times of its first and last sample"),
+    ("ledger", "each accepted batch that the table has taken in, and when"),
+];
+
+/// The sources of all tables; `ledger` is empty unless its rows are given.
+///
+/// # Errors
+/// When the plan of `series` cannot be built.
+pub(crate) fn sources(
+    scope: &Arc<Scope>,
+    ledger: Vec<LedgerRow>,
+) -> Result<HashMap<&'static str, Arc<dyn TableSource>>> {
+    let source = |provider: Arc<dyn TableProvider>| -> Arc<dyn TableSource> {
+        Arc::new(DefaultTableSource::new(provider))
+    };
+    let mut tables = HashMap::new();
+    for resolution in [Resolution::Raw].into_iter().chain(Resolution::ROLLUPS) {
+        let table = SampleTable::new(Arc::clone(scope), resolution);
+        tables.insert(resolution.table(), source(Arc::new(table)));
+    }
+    let hourly = Arc::clone(&tables[Resolution::M60.table()]);
+    let series = LogicalPlanBuilder::scan(Resolution::M60.table(), hourly, None)?
+        .aggregate(
+            vec![col("metric"), col("tags")],
+            vec![
+                min(col("first_ts")).alias("first_seen"),
+                max(col("last_ts")).alias("last_seen"),
+            ],
+        )?
+        .build()?;
+    tables.insert("series", source(Arc::new(ViewTable::new(series, None))));
+    let ledger = MemTable::try_new(ledger_schema(), vec![vec![ledger_batch(ledger)?]])?;
+    tables.insert("ledger", source(Arc::new(ledger)));
+    Ok(tables)
+}
+
+fn ledger_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("batch", DataType::Utf8, false),
+        Field::new("day", DataType::Date32, false),
+        Field::new("rows", DataType::Int64, false),
+        Field::new("hash", DataType::Utf8, false),
+        Field::new("object", DataType::Utf8, false),
+        Field::new("stored_at", schema::timestamp(), false),
+        Field::new("operation", DataType::Utf8, false),
+        Field::new("version", DataType::Int64, false),
+        Field::new("committed_at", schema::timestamp(), false),
+        Field::new("duplicate_of", DataType::Utf8, true),
+    ]))
+}
+
+fn ledger_batch(rows: Vec<LedgerRow>) -> Result<RecordBatch> {
+    let text = |f: &dyn Fn(&LedgerRow) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(f)))
+    };
+    let number = |f: &dyn Fn(&LedgerRow) -> u64| -> ArrayRef {
+        let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| clamp(f(r)))))
+    };
+    let time = |f: &dyn Fn(&LedgerRow) -> i64| -> ArrayRef {
+        let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(f));
+        Arc::new(times.with_timezone("UTC"))
+    };
+    let days = Date32Array::from_iter_values(rows.iter().map(|r| r.day.0));
+    let duplicates: StringArray = rows.iter().map(|r| r.duplicate_of.as_deref()).collect();
+    let columns: Vec<ArrayRef> = vec![
+        text(&|r| r.batch.to_string()),
+        Arc::new(days),
+        number(&|r| r.rows),
+        text(&|r| r.hash.to_string()),
+        text(&|r| r.object.to_string()),
+        time(&|r| r.stored_us),
+        text(&|r| r.operation.clone()),
+        number(&|r| r.version),
+        time(&|r| r.committed_us),
+        Arc::new(duplicates),
+    ];
+    Ok(RecordBatch::try_new(ledger_schema(), columns)?)
+}
+
+/// The answer to `SHOW TABLES`.
+///
+/// # Errors
+/// Never in practice: the columns are built here.
+pub(crate) fn show_tables() -> Result<RecordBatch> {
+    let schema = Schema::new(vec![
+        Field::new("table_name", DataType::Utf8, false),
+        Field::new("holds", DataType::Utf8, false),
+    ]);
+    let names = StringArray::from_iter_values(TABLES.iter().map(|t| t.0));
+    let holds = StringArray::from_iter_values(TABLES.iter().map(|t| t.1));
+    let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(holds)];
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+}
+
+/// The answer to `DESCRIBE`.
+///
+/// # Errors
+/// Never in practice: the columns are built here.
+pub(crate) fn describe(table: &Schema) -> Result<RecordBatch> {
+    let schema = Schema::new(vec![
+        Field::new("column_name", DataType::Utf8, false),
+        Field::new("data_type", DataType::Utf8, false),
+        Field::new("is_nullable", DataType::Boolean, false),
+    ]);
+    let fields = || table.fields().iter();
+    let names = StringArray::from_iter_values(fields().map(|f| f.name()));
+    let types = StringArray::from_iter_values(fields().map(|f| sql_type(f.data_type())));
+    let nullable: BooleanArray = fields().map(|f| Some(f.is_nullable())).collect();
+    let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(types), Arc::new(nullable)];
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+}
+
+fn sql_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Dictionary(_, value) => sql_type(value),
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => "text".to_owned(),
+        DataType::Float64 => "double precision".to_owned(),
+        DataType::Int64 => "bigint".to_owned(),
+        DataType::Int32 => "integer".to_owned(),
+        DataType::Boolean => "boolean".to_owned(),
+        DataType::Date32 => "date".to_owned(),
+        DataType::Binary => "bytea".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "timestamp with time zone".to_owned(),
+        other => other.to_string(),
+    }
+}
