@@ -21,6 +21,7 @@ pub mod gen_rows;
 mod memory;
 pub mod oracle;
 mod rng;
+pub mod sim;
 
 pub use clock::{ManualClock, SeededIds};
 pub use counting::{CountingStore, Request};

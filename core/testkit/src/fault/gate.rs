@@ -50,6 +50,10 @@ impl Turnstile {
         }
     }
 
+    pub(crate) fn issued(&self) -> u64 {
+        self.gates().next
+    }
+
     pub(crate) fn waiting(&self) -> Vec<Ticket> {
         let gates = self.gates();
         gates.waiting.values().map(|(t, _)| t.clone()).collect()

@@ -159,6 +159,18 @@ impl FaultWorld {
         }
     }
 
+    /// How many gates have been reached so far: a driver sees by it whether anything went on.
+    #[must_use]
+    pub fn gates_passed(&self) -> u64 {
+        self.shared.turnstile.as_ref().map_or(0, Turnstile::issued)
+    }
+
+    /// How many requests have begun to take effect.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.state().requests
+    }
+
     /// Lets a crashed actor send requests again, as its next process.
     pub fn restart(&self, actor: &str) {
         self.state().crashed.remove(actor);

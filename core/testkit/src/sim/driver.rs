@@ -1,0 +1,564 @@
+//! Who goes on when: one step at a time, all decided by the seed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::task::noop_waker;
+use stele_format::l0;
+use stele_model::time::{HOUR_US, MINUTE_US, SECOND_US};
+use stele_model::{Batch, Clock, Digest, ErrorKind, Resolution, TenantId};
+use stele_store::Tier;
+
+use super::observer::{Observer, i1_durable_ack, i2_a_query_is_complete, i9_rollup_truth};
+use super::process::{
+    Done, Failed, Job, Process, Settings, Task, ingest, ingest_group, job, query,
+};
+use super::registry::Registry;
+use super::{Failure, Outcome, Scenario, Tally, Violation};
+use crate::clock::ManualClock;
+use crate::fault::{Fault, FaultWorld, Plan};
+use crate::gen_rows::RowGen;
+use crate::memory::{MemoryStore, Mutation};
+use crate::rng::Rng;
+
+/// 2026-11-30T21:40Z: a month ends soon.
+const START_US: i64 = 1_796_074_800_000_000;
+const ACTORS: [&str; 7] = ["in-0", "in-1", "c-0", "c-1", "c-2", "q-0", "q-1"];
+/// Keys on one page of a LIST.
+const PAGE_KEYS: usize = 4;
+const TASKS_MAX: usize = 8;
+/// Rounds in which the end must be reached once nothing fails any more.
+const SETTLE_ROUNDS: usize = 4;
+
+struct Running {
+    actor: String,
+    name: String,
+    task: Task,
+}
+
+pub(super) struct Driver {
+    scenario: Scenario,
+    rng: Rng,
+    rows: RowGen,
+    clock: ManualClock,
+    store: MemoryStore,
+    world: FaultWorld,
+    settings: Settings,
+    processes: Vec<Process>,
+    tasks: Vec<Running>,
+    registry: Registry,
+    observer: Observer,
+    /// Mutations of the store that the registry knows.
+    tracked: usize,
+    /// Of them, those the observer has not seen.
+    unchecked: Vec<Mutation>,
+    tally: Tally,
+    trace: Vec<String>,
+    plan: Plan,
+    /// How many of 100 steps the same actor goes on.
+    sticky: u64,
+    last_actor: String,
+}
+
+impl Driver {
+    pub fn new(scenario: &Scenario) -> Self {
+        let rng = Rng::new(scenario.seed);
+        let mut setup = rng.fork("setup");
+        let clock = ManualClock::new(START_US + setup.between(0, 3 * HOUR_US));
+        let store = MemoryStore::new(clock.clone());
+        let plan = scenario.plan.clone().unwrap_or_else(|| {
+            let mut rng = rng.fork("faults");
+            let faults = rng.below(scenario.faults + 1);
+            Plan::random(&mut rng, &ACTORS, faults, 24)
+        });
+        let world = FaultWorld::scheduled(Arc::new(store.clone()), plan.clone(), PAGE_KEYS);
+        let settings = settings(&mut setup, &clock);
+        let start = |actor: &&str| {
+            let skew_us = setup.between(-20, 20) * SECOND_US;
+            Process::start(&world, actor, skew_us, setup.next_u64(), &settings)
+        };
+        let processes = ACTORS.iter().map(start).collect();
+        let tier = Tier::from_store(Arc::new(store.clone()), "", "sim");
+        let watcher = Process::over(tier, "observer", 0, 0, &settings);
+        Self {
+            rows: RowGen::new(rng.fork("rows"), 1 + setup.below(5)),
+            sticky: setup.pick(&[0, 40, 80, 95]),
+            scenario: scenario.clone(),
+            rng: rng.fork("steps"),
+            observer: Observer::new(store.clone(), watcher),
+            clock,
+            store,
+            world,
+            settings,
+            processes,
+            tasks: Vec::new(),
+            registry: Registry::default(),
+            tracked: 0,
+            unchecked: Vec::new(),
+            tally: Tally::default(),
+            trace: Vec::new(),
+            plan,
+            last_actor: String::new(),
+        }
+    }
+
+    pub async fn run(mut self) -> Result<Outcome, Box<Failure>> {
+        let ended = match self.chaos().await {
+            Ok(()) => self.calm().await,
+            Err(violation) => Err(violation),
+        };
+        match ended {
+            Ok(()) => Ok(self.outcome()),
+            Err(violation) => Err(Box::new(Failure {
+                seed: self.scenario.seed,
+                violation,
+                plan: self.plan,
+                trace: self.trace,
+            })),
+        }
+    }
+
+    fn outcome(mut self) -> Outcome {
+        self.tally.faults = self.world.fired().len() as u64;
+        self.tally.requests = self.world.requests();
+        self.tally.checks = self.observer.checks;
+        self.tally.landed = self.registry.moment() as u64;
+        self.tally.samples = self.registry.expected().len() as u64;
+        Outcome {
+            tally: self.tally,
+            store: self.store,
+            tenant: self.settings.tenant,
+            now_us: self.clock.now_us(),
+            samples: self.registry.expected().clone(),
+            trace: self.trace,
+        }
+    }
+
+    fn note(&mut self, line: String) {
+        self.trace.push(line);
+    }
+
+    async fn chaos(&mut self) -> Result<(), Violation> {
+        for _ in 0..self.scenario.steps {
+            self.step()?;
+            self.follow().await?;
+        }
+        Ok(())
+    }
+
+    /// Learns what has changed in the store.
+    fn track(&mut self) {
+        let mutations = self.store.mutations(self.tracked);
+        self.tracked += mutations.len();
+        mutations.iter().for_each(|m| self.registry.follow(m));
+        self.unchecked.extend(mutations);
+    }
+
+    async fn follow(&mut self) -> Result<(), Violation> {
+        self.track();
+        let changed = std::mem::take(&mut self.unchecked);
+        let now_us = self.clock.now_us();
+        self.observer.follow(&changed, &self.registry, now_us).await
+    }
+
+    fn step(&mut self) -> Result<(), Violation> {
+        let waiting = self.world.waiting();
+        match self.rng.below(200) {
+            0..4 => self.jump(),
+            4..7 => self.crash_one(),
+            7..45 if self.tasks.len() < TASKS_MAX => self.begin()?,
+            _ if waiting.is_empty() && self.tasks.is_empty() => self.begin()?,
+            _ if waiting.is_empty() => self.crash_one(),
+            _ => {
+                let same = waiting.iter().find(|t| t.actor == self.last_actor);
+                let same = same.filter(|_| self.rng.chance(self.sticky)).cloned();
+                let ticket = match same {
+                    Some(ticket) => ticket,
+                    None => waiting[self.rng.below(waiting.len())].clone(),
+                };
+                self.clock.advance(self.rng.between(0, SECOND_US / 2));
+                self.note(format!("{}: {}", ticket.actor, ticket.what));
+                self.last_actor.clone_from(&ticket.actor);
+                self.world.grant(ticket.id);
+                self.poll(&ticket.actor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Time passes while everyone stands still.
+    fn jump(&mut self) {
+        let us = match self.rng.below(4) {
+            0 => self.rng.between(HOUR_US, 3 * HOUR_US),
+            1 => self.rng.between(10 * MINUTE_US, HOUR_US),
+            _ => self.rng.between(MINUTE_US, 10 * MINUTE_US),
+        };
+        self.clock.advance(us);
+        self.note(format!("time: {} s pass", us / SECOND_US));
+    }
+
+    /// A process that has work dies at whatever await it stands, and a new one takes its place.
+    fn crash_one(&mut self) {
+        let busy: BTreeSet<String> = self.tasks.iter().map(|t| t.actor.clone()).collect();
+        let busy: Vec<&String> = busy.iter().collect();
+        if busy.is_empty() {
+            return;
+        }
+        let actor = busy[self.rng.below(busy.len())].clone();
+        self.tally.crashes += 1;
+        self.note(format!("{actor}: CRASH"));
+        self.tasks.retain(|task| task.actor != actor);
+        self.restart(&actor);
+    }
+
+    fn restart(&mut self, actor: &str) {
+        self.world.restart(actor);
+        let skew_us = self.rng.between(-20, 20) * SECOND_US;
+        let ids = self.rng.next_u64();
+        let fresh = Process::start(&self.world, actor, skew_us, ids, &self.settings);
+        if let Some(old) = self.processes.iter_mut().find(|p| p.actor == actor) {
+            *old = fresh;
+        }
+    }
+
+    fn process(&mut self, prefix: &str) -> Process {
+        let of = |p: &&Process| p.actor.starts_with(prefix);
+        let all: Vec<&Process> = self.processes.iter().filter(of).collect();
+        all[self.rng.below(all.len())].clone()
+    }
+
+    /// Begins one task.
+    fn begin(&mut self) -> Result<(), Violation> {
+        let (process, name, task) = match self.rng.below(100) {
+            0..45 => self.begin_ingest(),
+            45..88 => {
+                let process = self.process("c-");
+                let kind = match self.rng.below(100) {
+                    0..38 => Job::Absorb,
+                    38..58 => Job::Seal { forced: false },
+                    58..68 => Job::Seal { forced: true },
+                    68..76 => Job::Consolidate,
+                    76..94 => Job::Sweep,
+                    _ => Job::Settle,
+                };
+                let task = job(&process, kind);
+                (process, format!("{kind:?}"), task)
+            }
+            _ => {
+                let process = self.process("q-");
+                let resolution = self.rng.pick(&Resolution::ROLLUPS);
+                let task = query(&process, self.registry.moment(), resolution);
+                (process, format!("query {}", resolution.table()), task)
+            }
+        };
+        self.spawn(&process.actor, name, task)
+    }
+
+    fn spawn(&mut self, actor: &str, name: String, task: Task) -> Result<(), Violation> {
+        self.note(format!("{actor}: begins {name}"));
+        self.tasks.push(Running {
+            actor: actor.to_owned(),
+            name,
+            task,
+        });
+        self.poll(actor)
+    }
+
+    fn begin_ingest(&mut self) -> (Process, String, Task) {
+        let process = self.process("in-");
+        let sent = self.registry.digests();
+        if !sent.is_empty() && self.rng.chance(15) {
+            let digest = self.rng.pick(&sent);
+            let rows = self.registry.rows(&digest).cloned().unwrap_or_default();
+            let task = ingest(&process, rows, digest);
+            return (process, format!("ingest {digest} again"), task);
+        }
+        if sent.len() > 2 && self.rng.chance(15) {
+            let (one, two) = (self.rng.pick(&sent), self.new_batch());
+            let object = self.group(&[one, two]);
+            let name = format!("ingest group {}", object.name);
+            let task = ingest_group(&process, object);
+            return (process, name, task);
+        }
+        let digest = self.new_batch();
+        let rows = self.registry.rows(&digest).cloned().unwrap_or_default();
+        let task = ingest(&process, rows, digest);
+        (process, format!("ingest {digest}"), task)
+    }
+
+    fn new_batch(&mut self) -> Digest {
+        let late_hours = self.rng.pick(&[0, 2, 30]);
+        let rows_max = self.rng.pick(&[1, 4, 12]);
+        let rows = self.rows.rows(self.clock.now_us(), late_hours, rows_max);
+        self.registry.sent(rows)
+    }
+
+    fn group(&mut self, digests: &[Digest]) -> l0::Encoded {
+        let unique: BTreeSet<Digest> = digests.iter().copied().collect();
+        let batches = unique.iter().map(|digest| Batch {
+            digest: *digest,
+            rows: self.registry.rows(digest).cloned().unwrap_or_default(),
+        });
+        let batches: Vec<Batch> = batches.collect();
+        let object = l0::encode(&batches).expect("batches that were encoded before");
+        let unique = unique.into_iter().collect();
+        self.registry.sent_together(object.name.digest, unique);
+        object
+    }
+
+    /// Lets an actor's tasks run until all of them stand at a gate, hang, or are done.
+    fn poll(&mut self, actor: &str) -> Result<(), Violation> {
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        // Tasks of one process may wait for each other, and may yield without a request.
+        let mut quiet = 0;
+        while quiet < 3 {
+            let before = self.world.gates_passed();
+            let mut index = 0;
+            let mut progressed = false;
+            while index < self.tasks.len() {
+                if self.tasks[index].actor != actor {
+                    index += 1;
+                    continue;
+                }
+                match self.tasks[index].task.as_mut().poll(&mut cx) {
+                    Poll::Pending => index += 1,
+                    Poll::Ready(done) => {
+                        let Running { actor, name, .. } = self.tasks.remove(index);
+                        self.finished(&actor, &name, done)?;
+                        progressed = true;
+                    }
+                }
+            }
+            progressed |= self.world.gates_passed() != before;
+            quiet = if progressed { 0 } else { quiet + 1 };
+        }
+        if self.world.has_crashed(actor) {
+            self.tally.crashes += 1;
+            self.tasks.retain(|task| task.actor != actor);
+            self.restart(actor);
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, actor: &str, name: &str, done: Done) -> Result<(), Violation> {
+        // What landed in this very step counts.
+        self.track();
+        let failed = match done {
+            Done::Ingest { batches, receipt } => match receipt {
+                Ok(object) => {
+                    self.note(format!("{actor}: acknowledges {object}"));
+                    self.tally.acks += 1;
+                    let of = batches.iter().flat_map(|o| self.registry.batches_of(o));
+                    let of: Vec<Digest> = of.copied().collect();
+                    i1_durable_ack(&self.registry, &of)?;
+                    None
+                }
+                Err(failed) => Some(failed),
+            },
+            Done::Job {
+                job,
+                sealed,
+                deleted,
+                result,
+            } => {
+                self.tally.windows_sealed += sealed.0;
+                self.tally.windows_resealed += sealed.1;
+                self.tally.deleted += deleted;
+                if let Ok(text) = &result {
+                    self.note(format!("{actor}: {job:?} is done: {text}"));
+                }
+                result.err()
+            }
+            Done::Query {
+                began,
+                resolution,
+                answer,
+            } => match answer {
+                Ok(answer) => {
+                    self.tally.queries += 1;
+                    self.note(format!("{actor}: answers {} samples", answer.samples.len()));
+                    let least = self.registry.expected_at(began);
+                    let most = self.registry.expected_at(self.registry.moment());
+                    i2_a_query_is_complete(&least, &most, &answer.samples)?;
+                    i9_rollup_truth(&answer.samples, &answer.rollups, resolution)?;
+                    None
+                }
+                Err(failed) => Some(failed),
+            },
+        };
+        match failed {
+            None => Ok(()),
+            Some(failed) => self.failed(actor, name, &failed),
+        }
+    }
+
+    /// I13: a fault may become an error, but only of a kind that says what it is; and nobody may
+    /// find anything corrupt whose bytes were not damaged on the way.
+    fn failed(&mut self, actor: &str, name: &str, failed: &Failed) -> Result<(), Violation> {
+        self.tally.errors += 1;
+        self.note(format!(
+            "{actor}: {name} fails ({}): {}",
+            failed.kind, failed.text
+        ));
+        let damaged = self.world.fired().iter().any(|fired| {
+            fired.key.actor == actor && matches!(fired.fault, Fault::BitFlip | Fault::Missing)
+        });
+        let fine = match failed.kind {
+            ErrorKind::Unavailable | ErrorKind::NotFound => true,
+            ErrorKind::Corrupt => damaged,
+            _ => false,
+        };
+        if fine {
+            return Ok(());
+        }
+        let what = format!(
+            "{actor}'s {name} failed as {}: {}",
+            failed.kind, failed.text
+        );
+        Err(Violation::new("no defect of ours", what))
+    }
+
+    /// The faults stop: everything must settle, and nothing may be left over.
+    async fn calm(&mut self) -> Result<(), Violation> {
+        self.note("the faults stop".to_owned());
+        self.tasks.clear();
+        self.world.end_faults();
+        self.world.land_all().await;
+        self.follow().await?;
+        for actor in ACTORS {
+            self.restart(actor);
+        }
+        self.settle().await?;
+        self.i12_replayed_batches_change_nothing().await?;
+        self.i15_nothing_is_left_over().await?;
+        self.observer
+            .check_all(&self.registry, self.clock.now_us())
+            .await
+    }
+
+    /// Runs one task to its end with nobody else about.
+    async fn alone(&mut self, actor: &str, name: &str, task: Task) -> Result<(), Violation> {
+        self.spawn(actor, name.to_owned(), task)?;
+        while !self.tasks.is_empty() {
+            let Some(ticket) = self.world.waiting().first().cloned() else {
+                let what = format!("{actor}'s {name} waits for nothing");
+                return Err(Violation::new("I15 progress", what));
+            };
+            self.world.grant(ticket.id);
+            self.poll(&ticket.actor)?;
+            self.follow().await?;
+        }
+        Ok(())
+    }
+
+    async fn job(&mut self, kind: Job) -> Result<(), Violation> {
+        let process = self.process("c-0");
+        let errors = self.tally.errors;
+        let name = format!("{kind:?}");
+        self.alone(&process.actor, &name, job(&process, kind))
+            .await?;
+        if self.tally.errors > errors {
+            let what = self.trace.last().cloned().unwrap_or_default();
+            return Err(Violation::new("I15 progress", what));
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), Violation> {
+        self.clock.advance(3 * HOUR_US);
+        for _ in 0..SETTLE_ROUNDS {
+            self.job(Job::Settle).await?;
+        }
+        self.observer
+            .check_all(&self.registry, self.clock.now_us())
+            .await?;
+        let state = self.process("c-0").compactor.cached_state();
+        let state = state.unwrap_or_default();
+        self.tally.versions = state.version;
+        let open = state.open_windows_of_files();
+        if !open.is_empty() {
+            let what = format!("windows {open:?} are still open");
+            return Err(Violation::new("I15 progress", what));
+        }
+        Ok(())
+    }
+
+    /// I12: the same batches again, alone and together, change no answer.
+    async fn i12_replayed_batches_change_nothing(&mut self) -> Result<(), Violation> {
+        let landed: Vec<Digest> = self.registry.digests();
+        let landed: Vec<Digest> = landed
+            .into_iter()
+            .filter(|batch| self.registry.has_landed(batch))
+            .collect();
+        if landed.len() < 2 {
+            return Ok(());
+        }
+        let before = self.registry.expected().clone();
+        let process = self.process("in-");
+        for _ in 0..3 {
+            let digest = self.rng.pick(&landed);
+            let rows = self.registry.rows(&digest).cloned().unwrap_or_default();
+            let task = ingest(&process, rows, digest);
+            self.alone(&process.actor, "replay", task).await?;
+        }
+        let object = self.group(&[landed[0], landed[landed.len() - 1]]);
+        let task = ingest_group(&process, object);
+        self.alone(&process.actor, "replay together", task).await?;
+        self.settle().await?;
+        match before.first_difference(self.registry.expected()) {
+            None => Ok(()),
+            Some(what) => Err(Violation::new("I12 convergence", what)),
+        }
+    }
+
+    /// I15: after the history has passed, sweep leaves what is live and little else.
+    async fn i15_nothing_is_left_over(&mut self) -> Result<(), Violation> {
+        const NAME: &str = "I15 garbage is bounded";
+        for _ in 0..3 {
+            self.clock
+                .advance(self.settings.compact.history_us + MINUTE_US);
+            self.job(Job::Sweep).await?;
+        }
+        let left = self.store.keys("tenants/default/l0/");
+        if let Some(key) = left.first() {
+            let what = format!("{key} and {} other L0 objects stay", left.len() - 1);
+            return Err(Violation::new(NAME, what));
+        }
+        let heads = self.store.keys("tenants/default/table/heads/").len();
+        let kept = self.settings.compact.heads_kept;
+        if heads > kept + 2 {
+            return Err(Violation::new(
+                NAME,
+                format!("{heads} heads of {kept} to keep"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Short times and small limits, so that everything happens within a run.
+fn settings(rng: &mut Rng, clock: &ManualClock) -> Settings {
+    let history_us = rng.pick(&[40, 90]) * MINUTE_US;
+    let compact = stele_compact::Options {
+        seal_delay_us: rng.between(1, 10) * MINUTE_US,
+        reopen_ratio: rng.pick(&[0.0, 0.1, 5.0]),
+        reopen_age_us: rng.pick(&[5, 60]) * MINUTE_US,
+        sweep_grace_us: rng.pick(&[5, 15]) * MINUTE_US,
+        history_us,
+        target_file_bytes: rng.pick(&[8 << 10, 64 << 20]),
+        heads_kept: rng.pick(&[2, 20]),
+        ..stele_compact::Options::default()
+    };
+    let table = stele_table::Options {
+        history_us,
+        checkpoint_every: rng.pick(&[3, 5, 20]),
+    };
+    Settings {
+        tenant: TenantId::default(),
+        clock: clock.clone(),
+        compact,
+        table,
+    }
+}

@@ -1,0 +1,207 @@
+//! The seeded simulation: the real ingestor, compactors, sweep and merge reader over one store in
+//! memory, with faults, crashes, skewed clocks and every interleaving of requests.
+//!
+//! A seed decides everything: the faults, the batches, who goes on at each step, when time jumps.
+//! Actors are futures that stop at the gates of a [`FaultWorld`](crate::FaultWorld), two per
+//! request; the [`Driver`](driver) lets one of them go on at a time, so a run is one sequence of
+//! request effects and answers, and the same seed gives the same sequence. After each step that
+//! changed the store, the [`Observer`](observer) reads everything without faults and asserts the
+//! invariants of HAZARDS by name. In the end the faults stop, and what is left must settle.
+
+mod driver;
+mod observer;
+mod process;
+mod registry;
+
+use std::fmt;
+
+use stele_model::TenantId;
+
+use crate::fault::Plan;
+use crate::memory::MemoryStore;
+use crate::oracle::Samples;
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Decides everything that is not said here.
+    pub seed: u64,
+    /// Steps of the driver before the faults stop.
+    pub steps: usize,
+    /// Faults drawn for the plan; some of them strike no request.
+    pub faults: usize,
+    /// Use this plan instead of the seed's.
+    pub plan: Option<Plan>,
+}
+
+impl Scenario {
+    /// The run of `seed` with the usual length.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self {
+            seed,
+            steps: 900,
+            faults: 40,
+            plan: None,
+        }
+    }
+}
+
+/// How much happened in a run, so that a quiet simulation cannot pass for a thorough one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests that took effect or failed.
+    pub requests: u64,
+    /// Faults that struck.
+    pub faults: u64,
+    /// Processes that died.
+    pub crashes: u64,
+    /// Batches acknowledged.
+    pub acks: u64,
+    /// L0 objects that landed.
+    pub landed: u64,
+    /// Versions of the table.
+    pub versions: u64,
+    /// Windows sealed.
+    pub windows_sealed: u64,
+    /// Windows sealed again.
+    pub windows_resealed: u64,
+    /// Objects that sweeps deleted.
+    pub deleted: u64,
+    /// Queries answered.
+    pub queries: u64,
+    /// Queries, jobs and ingests that ended in an error.
+    pub errors: u64,
+    /// Complete checks of everything stored.
+    pub checks: u64,
+    /// Samples in the end.
+    pub samples: u64,
+}
+
+impl Tally {
+    /// Adds another run.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.faults += other.faults;
+        self.crashes += other.crashes;
+        self.acks += other.acks;
+        self.landed += other.landed;
+        self.versions += other.versions;
+        self.windows_sealed += other.windows_sealed;
+        self.windows_resealed += other.windows_resealed;
+        self.deleted += other.deleted;
+        self.queries += other.queries;
+        self.errors += other.errors;
+        self.checks += other.checks;
+        self.samples += other.samples;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} requests, {} faults, {} crashes, {} acks, {} L0 objects, {} versions, \
+             {} windows sealed ({} again), {} deleted, {} queries, {} errors, {} checks, \
+             {} samples",
+            self.requests,
+            self.faults,
+            self.crashes,
+            self.acks,
+            self.landed,
+            self.versions,
+            self.windows_sealed,
+            self.windows_resealed,
+            self.deleted,
+            self.queries,
+            self.errors,
+            self.checks,
+            self.samples
+        )
+    }
+}
+
+/// A run that held every invariant, and what it left: for further checks by other readers.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What happened.
+    pub tally: Tally,
+    /// The settled store.
+    pub store: MemoryStore,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The time at the end, µs.
+    pub now_us: i64,
+    /// What it holds.
+    pub samples: Samples,
+    /// What happened in order, one line per event.
+    pub trace: Vec<String>,
+}
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The name of the invariant, as HAZARDS numbers it.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl Violation {
+    pub(crate) fn new(invariant: &'static str, what: impl fmt::Display) -> Self {
+        let what = what.to_string();
+        Self { invariant, what }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// A failed run: everything that is needed to look at it again.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What did not hold.
+    pub violation: Violation,
+    /// The faults of the run.
+    pub plan: Plan,
+    /// What happened before, one line per event.
+    pub trace: Vec<String>,
+}
+
+/// Lines of a trace that a failure shows.
+const TRACE_SHOWN: usize = 60;
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            seed, violation, ..
+        } = self;
+        writeln!(f, "seed {seed} violates {violation}")?;
+        let hidden = self.trace.len().saturating_sub(TRACE_SHOWN);
+        writeln!(f, "the last of {} events:", self.trace.len())?;
+        for line in &self.trace[hidden..] {
+            writeln!(f, "  {line}")?;
+        }
+        let simulate = "cargo run -p stele-testkit --bin simulate --";
+        write!(f, "again: {simulate} --seed {seed} --trace")
+    }
+}
+
+/// Runs one scenario to its end.
+///
+/// # Errors
+/// The first invariant that did not hold, with the trace up to it.
+pub fn run(scenario: &Scenario) -> Result<Outcome, Box<Failure>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a current-thread runtime needs nothing");
+    let driver = driver::Driver::new(scenario);
+    runtime.block_on(tokio::task::unconstrained(driver.run()))
+}

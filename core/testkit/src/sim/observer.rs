@@ -1,0 +1,326 @@
+//! The invariants, each a named function, over everything stored.
+//!
+//! The observer reads through the same code as a query, but without faults and in one go, so
+//! every object that is live must be readable and every sample must be there exactly once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use stele_compact::reader;
+use stele_model::{Digest, Resolution, RowsHash};
+use stele_table::{FileKind, LedgerRow, TableLog, TableState, View};
+
+use super::Violation;
+use super::process::Process;
+use super::registry::{Registry, l0_name};
+use crate::fault::relative;
+use crate::memory::{MemoryStore, Mutation};
+use crate::oracle::{Rollups, Samples, chain};
+
+type Checked = Result<(), Violation>;
+
+/// What the observer remembers between checks.
+pub(super) struct Observer {
+    store: MemoryStore,
+    process: Process,
+    pub checks: u64,
+    /// The state of the last check.
+    warm: Option<Arc<TableState>>,
+}
+
+/// Everything a check looks at.
+struct Seen {
+    view: View,
+    samples: Samples,
+    ledger: Vec<LedgerRow>,
+}
+
+fn broken(invariant: &'static str) -> impl Fn(&dyn std::error::Error) -> Violation {
+    move |error| Violation::new(invariant, chain(error))
+}
+
+const READABLE: &str = "I13 fail closed: everything live is readable without faults";
+
+impl Observer {
+    pub fn new(store: MemoryStore, process: Process) -> Self {
+        Self {
+            store,
+            process,
+            checks: 0,
+            warm: None,
+        }
+    }
+
+    /// When `mutations` could change an answer, checks everything.
+    pub async fn follow(
+        &mut self,
+        mutations: &[Mutation],
+        registry: &Registry,
+        now_us: i64,
+    ) -> Checked {
+        let (mut landed, mut logged, mut deleted) = (false, false, Vec::new());
+        for mutation in mutations {
+            match mutation {
+                Mutation::Put(path) => {
+                    let key = relative(path.as_ref());
+                    landed |= key.starts_with("l0/");
+                    logged |= key.starts_with("table/_delta_log/") && key.ends_with(".json");
+                }
+                Mutation::Deleted(path) => deleted.push(path.clone()),
+            }
+        }
+        if landed || logged || !deleted.is_empty() {
+            let whole = logged || !deleted.is_empty();
+            self.check(registry, now_us, whole, &deleted).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks everything now.
+    pub async fn check_all(&mut self, registry: &Registry, now_us: i64) -> Checked {
+        self.check(registry, now_us, true, &[]).await?;
+        self.heads_agree_with_the_log().await
+    }
+
+    async fn check(
+        &mut self,
+        registry: &Registry,
+        now_us: i64,
+        whole: bool,
+        deleted: &[object_store::path::Path],
+    ) -> Checked {
+        self.checks += 1;
+        i7_no_key_has_two_contents(&self.store)?;
+        // Warm and cold reads must both be right.
+        let cached = self.warm.clone().filter(|_| self.checks % 3 != 0);
+        let seen = self.read(cached, now_us).await?;
+        i2_exactly_once_and_i3_no_invention(registry.expected(), &seen.samples)?;
+        if !whole {
+            return Ok(());
+        }
+        for resolution in Resolution::ROLLUPS {
+            let rollups = self.rollups(&seen.view, resolution).await?;
+            i9_rollup_truth(&seen.samples, &rollups, resolution)?;
+        }
+        let effective = i5_single_consumption(&seen.ledger)?;
+        i4_conservation(&seen.view.state, &effective, registry)?;
+        self.every_live_file_is_there(&seen.view.state)?;
+        i6_only_superseded_objects_were_deleted(deleted, &seen.view.state, &effective, registry)?;
+        self.warm = Some(seen.view.state);
+        Ok(())
+    }
+
+    async fn read(&self, cached: Option<Arc<TableState>>, now_us: i64) -> Result<Seen, Violation> {
+        let Process { log, store, .. } = &self.process;
+        let view = View::read(log, cached, now_us).await;
+        let view = view.map_err(|e| broken(READABLE)(&e))?;
+        let samples = reader::all_samples(store, &view).await;
+        let mut samples = samples.map_err(|e| broken(READABLE)(&e))?;
+        let samples = Samples::read(samples.as_mut());
+        let samples = samples.map_err(|what| Violation::new("I2 exactly once", what))?;
+        let ledger = match view.state.exists() {
+            true => log.ledger_rows(&view.state).await,
+            false => Ok(Vec::new()),
+        };
+        let ledger = ledger.map_err(|e| broken(READABLE)(&e))?;
+        Ok(Seen {
+            view,
+            samples,
+            ledger,
+        })
+    }
+
+    async fn rollups(&self, view: &View, resolution: Resolution) -> Result<Rollups, Violation> {
+        let rollups = reader::all_rollups(&self.process.store, view, resolution).await;
+        let mut rollups = rollups.map_err(|e| broken(READABLE)(&e))?;
+        Rollups::read(rollups.as_mut()).map_err(|what| Violation::new("I9 rollup truth", what))
+    }
+
+    /// I6: the successor of whatever was deleted is there, reachable in the log.
+    fn every_live_file_is_there(&self, state: &TableState) -> Checked {
+        let store = &self.process.store;
+        for file in state.files.values() {
+            let path = store.path(&stele_store::keys::data_file(&file.path));
+            let bytes = self.store.bytes(&path);
+            if bytes.is_none_or(|bytes| bytes.len() as u64 != file.stats.size_bytes) {
+                let what = format!("the live file {path} is missing or short");
+                return Err(Violation::new("I6 safe delete", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The head is a shortcut to what the log says.
+    async fn heads_agree_with_the_log(&self) -> Checked {
+        const NAME: &str = "heads agree with the log";
+        let options = self.process.log.options().clone();
+        let log = TableLog::new(self.process.store.clone(), options);
+        let by_head = log.load().await.map_err(|e| broken(NAME)(&e))?;
+        let by_log = log.load_from_log().await.map_err(|e| broken(NAME)(&e))?;
+        let (Some(by_head), Some(by_log)) = (by_head, by_log) else {
+            return Ok(());
+        };
+        if by_head != by_log {
+            let what = format!(
+                "version {} by head, {} by log",
+                by_head.version, by_log.version
+            );
+            return Err(Violation::new(NAME, what));
+        }
+        Ok(())
+    }
+}
+
+/// I1: at the moment of the ack an object with the batches is there, or they are consumed.
+pub(super) fn i1_durable_ack(registry: &Registry, batches: &[Digest]) -> Checked {
+    match batches.iter().find(|batch| !registry.has_landed(batch)) {
+        None => Ok(()),
+        Some(batch) => {
+            let what = format!("batch {batch} was acknowledged and never landed");
+            Err(Violation::new("I1 durable ack", what))
+        }
+    }
+}
+
+/// I2 and I3 at one instant: exactly the merge of everything that has landed.
+fn i2_exactly_once_and_i3_no_invention(expected: &Samples, got: &Samples) -> Checked {
+    match expected.first_difference(got) {
+        None => Ok(()),
+        Some(what) => Err(Violation::new("I2 exactly once, I3 no invention", what)),
+    }
+}
+
+/// I2, I3 and I13 for a query that ran while others did: between what had landed when it began
+/// and what had landed when it ended; or an error.
+pub(super) fn i2_a_query_is_complete(least: &Samples, most: &Samples, got: &Samples) -> Checked {
+    match least.first_violation(most, got) {
+        None => Ok(()),
+        Some(what) => Err(Violation::new(
+            "I2/I3/I13 a query is complete or fails",
+            what,
+        )),
+    }
+}
+
+/// I4: the sums of the log are those of the batches that were sent and the files that are live.
+fn i4_conservation(
+    state: &TableState,
+    effective: &BTreeSet<Digest>,
+    registry: &Registry,
+) -> Checked {
+    const NAME: &str = "I4 conservation";
+    let totals = &state.totals;
+    let (mut rows, mut hash) = (0, RowsHash::default());
+    for batch in effective {
+        let Some(sent) = registry.rows(batch) else {
+            let what = format!("batch {batch} in the ledger was never sent");
+            return Err(Violation::new(NAME, what));
+        };
+        rows += sent.len() as u64;
+        hash = hash.union(stele_format::rows_hash(sent));
+    }
+    let raw = FileKind::Sealed(Resolution::Raw);
+    let live = state.files_of(FileKind::Open).chain(state.files_of(raw));
+    let (live_rows, live_hash) = live.fold((0, RowsHash::default()), |(rows, hash), file| {
+        (rows + file.stats.rows, hash.union(file.stats.rows_hash))
+    });
+    let dropped = totals.duplicates + totals.overridden + totals.expired;
+    let pairs = [
+        ("rows consumed", totals.rows, rows),
+        (
+            "rows live",
+            totals.rows - dropped.min(totals.rows),
+            live_rows,
+        ),
+        ("batches", totals.batches, effective.len() as u64),
+    ];
+    if let Some((what, log, real)) = pairs.iter().find(|(_, log, real)| log != real) {
+        let what = format!("{what}: the log says {log}, it is {real}");
+        return Err(Violation::new(NAME, what));
+    }
+    if totals.hash != hash || totals.hash.without(totals.hash_dropped) != live_hash {
+        return Err(Violation::new(NAME, "the hashes disagree"));
+    }
+    Ok(())
+}
+
+/// I5: each batch is effective in at most one row. Answers which are.
+fn i5_single_consumption(ledger: &[LedgerRow]) -> Result<BTreeSet<Digest>, Violation> {
+    const NAME: &str = "I5 single consumption";
+    let mut effective: BTreeMap<Digest, &str> = BTreeMap::new();
+    for row in ledger.iter().filter(|row| row.duplicate_of.is_none()) {
+        if let Some(before) = effective.insert(row.batch, &row.operation) {
+            let what = format!(
+                "{} is effective in {before} and {}",
+                row.batch, row.operation
+            );
+            return Err(Violation::new(NAME, what));
+        }
+    }
+    for row in ledger {
+        let Some(of) = row.duplicate_of.as_deref() else {
+            continue;
+        };
+        let target = effective.get(&row.batch).copied();
+        if target != Some(of) {
+            let what = format!(
+                "{} is a duplicate of {of}, effective in {target:?}",
+                row.batch
+            );
+            return Err(Violation::new(NAME, what));
+        }
+    }
+    Ok(effective.into_keys().collect())
+}
+
+/// I6: an L0 object only once its batches are consumed; a data file only once it is not live.
+fn i6_only_superseded_objects_were_deleted(
+    deleted: &[object_store::path::Path],
+    state: &TableState,
+    effective: &BTreeSet<Digest>,
+    registry: &Registry,
+) -> Checked {
+    for path in deleted {
+        let key = relative(path.as_ref());
+        if let Some(name) = l0_name(path) {
+            let batches = registry.batches_of(&name.digest);
+            if let Some(batch) = batches.iter().find(|batch| !effective.contains(batch)) {
+                let what = format!("{key} was deleted and batch {batch} is not consumed");
+                return Err(Violation::new("I6 safe delete", what));
+            }
+        }
+        if let Some(file) = key.strip_prefix("table/")
+            && state.files.contains_key(file)
+        {
+            let what = format!("the live file {key} was deleted");
+            return Err(Violation::new("I6 safe delete", what));
+        }
+    }
+    Ok(())
+}
+
+/// I7: what a create-only key held once is all it ever holds.
+fn i7_no_key_has_two_contents(store: &MemoryStore) -> Checked {
+    match store.reused_keys().first() {
+        None => Ok(()),
+        Some(key) => Err(Violation::new(
+            "I7 no key reuse",
+            format!("{key} held two contents"),
+        )),
+    }
+}
+
+/// I9: the rollups of a view are the naive fold of its samples.
+pub(super) fn i9_rollup_truth(
+    samples: &Samples,
+    rollups: &Rollups,
+    resolution: Resolution,
+) -> Checked {
+    match samples.rollups(resolution, true).first_difference(rollups) {
+        None => Ok(()),
+        Some(what) => {
+            let what = format!("{}: {what}", resolution.table());
+            Err(Violation::new("I9 rollup truth", what))
+        }
+    }
+}

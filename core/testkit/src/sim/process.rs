@@ -1,0 +1,230 @@
+//! The actors: what each of them keeps in memory, and the tasks they run.
+
+use std::sync::Arc;
+
+use futures::future::LocalBoxFuture;
+use stele_compact::{Budget, Compactor, Options, reader};
+use stele_ingest::{Ingestor, Receipt};
+use stele_model::{Clock, Digest, ErrorKind, L0Name, Resolution, Rows, TenantId};
+use stele_store::{TenantStore, Tier};
+use stele_table::{TableLog, View};
+
+use crate::clock::{ManualClock, SeededIds};
+use crate::fault::FaultWorld;
+use crate::oracle::{Rollups, Samples, chain};
+
+/// How often a query starts again because a sweep passed.
+const RESTARTS_MAX: usize = 5;
+
+/// A clock that is wrong by a constant.
+struct Skewed(ManualClock, i64);
+
+impl Clock for Skewed {
+    fn now_us(&self) -> i64 {
+        self.0.now_us() + self.1
+    }
+}
+
+/// What one process keeps between its tasks. A crash replaces it.
+#[derive(Clone)]
+pub(super) struct Process {
+    pub actor: String,
+    pub store: TenantStore,
+    pub log: Arc<TableLog>,
+    pub compactor: Arc<Compactor>,
+    clock: ManualClock,
+}
+
+/// What every process of a run has in common.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub tenant: TenantId,
+    pub clock: ManualClock,
+    pub compact: Options,
+    pub table: stele_table::Options,
+}
+
+impl Process {
+    pub fn start(world: &FaultWorld, actor: &str, skew_us: i64, ids: u64, s: &Settings) -> Self {
+        let tier = Tier::from_store(world.actor(actor), "", "sim");
+        Self::over(tier, actor, skew_us, ids, s)
+    }
+
+    pub fn over(tier: Tier, actor: &str, skew_us: i64, ids: u64, s: &Settings) -> Self {
+        let store = tier.tenant(&s.tenant);
+        let log = Arc::new(TableLog::new(store.clone(), s.table.clone()));
+        let clock: Arc<dyn Clock> = Arc::new(Skewed(s.clock.clone(), skew_us));
+        let ids = Arc::new(SeededIds::new(ids));
+        let options = s.compact.clone();
+        let log_of = Arc::clone(&log);
+        let compactor = Compactor::new(store.clone(), log_of, options, clock, ids);
+        Self {
+            actor: actor.to_owned(),
+            store,
+            log,
+            compactor: Arc::new(compactor),
+            clock: s.clock.clone(),
+        }
+    }
+}
+
+/// A compaction job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Job {
+    Absorb,
+    Seal { forced: bool },
+    Consolidate,
+    Sweep,
+    Settle,
+}
+
+/// An error as a violation or the trace shows it.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub kind: ErrorKind,
+    pub text: String,
+}
+
+/// What a task came to.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// Batches sent in one object, and the receipt if they were acknowledged.
+    Ingest {
+        batches: Vec<Digest>,
+        receipt: Result<L0Name, Failed>,
+    },
+    Job {
+        job: Job,
+        sealed: (u64, u64),
+        deleted: u64,
+        result: Result<String, Failed>,
+    },
+    Query {
+        began: usize,
+        resolution: Resolution,
+        answer: Result<Answer, Failed>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub samples: Samples,
+    pub rollups: Rollups,
+}
+
+pub(super) type Task = LocalBoxFuture<'static, Done>;
+
+pub(super) fn ingest(process: &Process, rows: Rows, digest: Digest) -> Task {
+    let ingestor = Ingestor::new(process.store.clone());
+    Box::pin(async move {
+        let receipt = match ingestor.accept(rows).await {
+            Ok(Some(Receipt { name, .. })) => Ok(name),
+            Ok(None) => Err(Failed {
+                kind: ErrorKind::Internal,
+                text: "no receipt for a batch with rows".to_owned(),
+            }),
+            Err(error) => Err(Failed {
+                kind: error.kind(),
+                text: chain(&error),
+            }),
+        };
+        let batches = vec![digest];
+        Done::Ingest { batches, receipt }
+    })
+}
+
+/// Several batches in one object, as the all-in-one groups them.
+pub(super) fn ingest_group(process: &Process, object: stele_format::l0::Encoded) -> Task {
+    let store = process.store.clone();
+    Box::pin(async move {
+        let put = store.l0_put(&object.name, object.bytes).await;
+        let receipt = put.map(|_| object.name).map_err(|error| Failed {
+            kind: error.kind(),
+            text: chain(&error),
+        });
+        let batches = vec![object.name.digest];
+        Done::Ingest { batches, receipt }
+    })
+}
+
+pub(super) fn job(process: &Process, job: Job) -> Task {
+    let compactor = Arc::clone(&process.compactor);
+    Box::pin(async move {
+        let budget = Budget::unlimited();
+        let (mut sealed, mut deleted) = ((0, 0), 0);
+        let mut note = |report: &stele_compact::Report| {
+            sealed.0 += report.windows_sealed;
+            sealed.1 += report.windows_resealed;
+            format!("{} commits", report.commits)
+        };
+        let result = match job {
+            Job::Absorb => compactor.absorb(&budget).await.map(|r| note(&r)),
+            Job::Seal { forced } => compactor.seal(&budget, forced).await.map(|r| note(&r)),
+            Job::Consolidate => compactor.consolidate(&budget).await.map(|r| note(&r)),
+            Job::Sweep => compactor.sweep(&budget).await.map(|r| {
+                deleted = r.objects_deleted + r.files_deleted + r.entries_deleted;
+                format!("{deleted} deleted")
+            }),
+            Job::Settle => compactor
+                .settle(&budget, &|_| ())
+                .await
+                .map(|r| note(&r.seal)),
+        };
+        let result = result.map_err(|error| Failed {
+            kind: error.kind(),
+            text: chain(&error),
+        });
+        Done::Job {
+            job,
+            sealed,
+            deleted,
+            result,
+        }
+    })
+}
+
+pub(super) fn query(process: &Process, began: usize, resolution: Resolution) -> Task {
+    let process = process.clone();
+    Box::pin(async move {
+        Done::Query {
+            began,
+            resolution,
+            answer: answer(&process, resolution).await,
+        }
+    })
+}
+
+/// What a query does: a view, and everything in it; again when an object is gone.
+async fn answer(process: &Process, resolution: Resolution) -> Result<Answer, Failed> {
+    let mut restarts = 0;
+    loop {
+        match read_all(process, resolution).await {
+            Err(failed) if failed.kind == ErrorKind::NotFound && restarts < RESTARTS_MAX => {
+                restarts += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn read_all(process: &Process, resolution: Resolution) -> Result<Answer, Failed> {
+    let now_us = process.clock.now_us();
+    let view = View::read_cached(&process.log, now_us).await;
+    let view = view.map_err(|error| Failed {
+        kind: error.kind(),
+        text: chain(&error),
+    })?;
+    let failed = |error: stele_compact::Error| Failed {
+        kind: error.kind(),
+        text: chain(&error),
+    };
+    let damaged = |text: String| Failed {
+        kind: ErrorKind::Corrupt,
+        text,
+    };
+    let samples = reader::all_samples(&process.store, &view).await;
+    let samples = Samples::read(samples.map_err(failed)?.as_mut()).map_err(damaged)?;
+    let rollups = reader::all_rollups(&process.store, &view, resolution).await;
+    let rollups = Rollups::read(rollups.map_err(failed)?.as_mut()).map_err(damaged)?;
+    Ok(Answer { samples, rollups })
+}
