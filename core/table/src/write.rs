@@ -31,6 +31,8 @@ const LEDGER_WRITES: usize = 8;
 enum Slot {
     Ours,
     Taken,
+    /// The entry exists, but below what sweep has deleted: no reader will ever see it.
+    Swept,
 }
 
 impl TableLog {
@@ -103,8 +105,13 @@ impl TableLog {
             .await?
         {
             Slot::Taken => {
-                let newest = self.moved(planned_on, commit.timestamp_us).await?;
+                let newest = self.refresh(planned_on, commit.timestamp_us).await?;
                 Ok(Outcome::Moved(newest))
+            }
+            Slot::Swept => {
+                let newest = self.load().await?;
+                let damage = || damaged(Damage::Missing);
+                Ok(Outcome::Moved(newest.ok_or_else(damage)?))
             }
             Slot::Ours => {
                 let state = self.settled(next, commit.timestamp_us).await;
@@ -202,10 +209,10 @@ impl TableLog {
                         return Err(Error::corrupt(key, Damage::Digest { got, expected }));
                     }
                     let chained = codec::digest(&before) == on.entry_digest;
-                    return Ok(if chained { Slot::Ours } else { Slot::Taken });
+                    return Ok(if chained { Slot::Ours } else { Slot::Swept });
                 }
                 Ok((None, _)) => return Err(Error::corrupt(key, Damage::Missing)),
-                Ok((_, None)) => return Ok(Slot::Taken),
+                Ok((_, None)) => return Ok(Slot::Swept),
                 Err(source) if reads == READ_BACKS => {
                     return Err(Error::Unresolved {
                         operation: operation.to_owned(),
@@ -216,17 +223,6 @@ impl TableLog {
                 Err(error) => tracing::warn!(%error, version, "cannot read a commit back"),
             }
         }
-    }
-
-    /// The newest state after someone else took the slot.
-    async fn moved(&self, on: &Arc<TableState>, now_us: i64) -> Result<Arc<TableState>> {
-        let newest = self.refresh(on, now_us).await?;
-        if newest.version > on.version {
-            return Ok(newest);
-        }
-        // The slot holds something, yet nothing follows `on`: its own entry was swept.
-        let newest = self.load().await?;
-        newest.ok_or_else(|| Error::corrupt(keys::log_entry(on.version), Damage::Missing))
     }
 
     /// Publishes a committed state: head and memory.
@@ -288,7 +284,7 @@ impl TableLog {
         let attached = Attached::Manifest(Arc::new(manifest));
         let next = next_state(state, &bytes, &attached).map_err(damaged)?;
         match self.put_entry(state, operation, bytes).await? {
-            Slot::Taken => Ok(None),
+            Slot::Taken | Slot::Swept => Ok(None),
             Slot::Ours => {
                 let next = self.settled(next, timestamp_us).await;
                 if let Err(error) = self.write_checkpoint(&next).await {
