@@ -11,7 +11,9 @@ pub(crate) enum Error {
     Unpacked { limit: u64 },
     #[error("the body unpacks to more than {limit} times its {packed} bytes (unpack_ratio_max)")]
     Ratio { packed: u64, limit: u64 },
-    #[error("{limit} bytes of requests are already being worked on (in_flight_bytes_max)")]
+    #[error(
+        "the requests being worked on would take more than {limit} bytes (in_flight_bytes_max)"
+    )]
     Busy { limit: u64 },
     #[error("Content-Encoding {encoding:?} is not supported: use gzip or none")]
     Encoding { encoding: String },

@@ -52,7 +52,7 @@ struct Inner {
     /// One permit per byte.
     in_flight: Arc<Semaphore>,
     /// One permit per large body that may be decoded at once.
-    decoding: Semaphore,
+    decoding: Arc<Semaphore>,
     counters: Arc<Counters>,
 }
 
@@ -97,7 +97,7 @@ impl IngestState {
                 clock,
                 limits,
                 in_flight: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))),
-                decoding: Semaphore::new(DECODING_MAX),
+                decoding: Arc::new(Semaphore::new(DECODING_MAX)),
                 counters: Arc::default(),
             }),
         }
@@ -176,8 +176,13 @@ impl IngestState {
         let (prepared, rejections, _flight) = if inline {
             work()?
         } else {
-            // The semaphore is never closed.
-            let _turn = self.inner.decoding.acquire().await.ok();
+            // A sender that goes away ends neither the work nor its turn. The semaphore is never
+            // closed.
+            let turn = Arc::clone(&self.inner.decoding).acquire_owned().await.ok();
+            let work = move || {
+                let _turn = turn;
+                work()
+            };
             tokio::task::spawn_blocking(work)
                 .await
                 .map_err(Error::Worker)??

@@ -16,6 +16,9 @@ use crate::state::{Accepted, IngestState};
 const ERROR_HEADER: HeaderName = HeaderName::from_static("x-influxdb-error");
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-influxdb-version");
 
+/// The header repeats an error for clients that read no body; the body says all of it.
+const ERROR_HEADER_BYTES_MAX: usize = 400;
+
 /// The version that clients are told: the last 1.x line, whose write API this is.
 pub(crate) const INFLUX_VERSION: &str = "1.8.10";
 
@@ -25,7 +28,12 @@ pub(crate) async fn v1(State(state): State<IngestState>, request: Request) -> Re
             let body = influx::partial_v1(accepted.samples(), &accepted.rejections);
             answer(&accepted, 400, body)
         }
-        Err(error) => failure(error.kind(), influx::error_v1(&error.to_string())),
+        Err(error) => {
+            let text = error.to_string();
+            let mut response = failure(error.kind(), influx::error_v1(&text));
+            with_error(&mut response, &text);
+            response
+        }
     };
     with_version(&mut response);
     response
@@ -38,8 +46,10 @@ pub(crate) async fn v2(State(state): State<IngestState>, request: Request) -> Re
             answer(&accepted, status, body)
         }
         Err(error) => {
-            let kind = error.kind();
-            failure(kind, influx::error_v2(kind, &error.to_string()))
+            let (kind, text) = (error.kind(), error.to_string());
+            let mut response = failure(kind, influx::error_v2(kind, &text));
+            with_error(&mut response, &text);
+            response
         }
     };
     with_version(&mut response);
@@ -68,16 +78,22 @@ fn answer(accepted: &Accepted, status: u16, body: String) -> Response {
     let mut response = if accepted.rejections.is_empty() {
         no_content()
     } else {
-        let text = accepted.rejections.named.first();
-        let first = text.map_or("", |rejection| rejection.reason.as_str());
         let total = accepted.rejections.total;
-        let header = header_text(&format!("partial write: {first} dropped={total}"), 400);
         let mut response = json_reply(status, body);
-        response.headers_mut().insert(ERROR_HEADER, header);
+        let text = match accepted.receipt {
+            Some(_) => format!("partial write: the body names what was refused dropped={total}"),
+            None => format!("unable to parse: the body names what was refused dropped={total}"),
+        };
+        with_error(&mut response, &text);
         response
     };
     with_receipt(&mut response, accepted.receipt.as_ref());
     response
+}
+
+fn with_error(response: &mut Response, text: &str) {
+    let value = header_text(text, ERROR_HEADER_BYTES_MAX);
+    response.headers_mut().insert(ERROR_HEADER, value);
 }
 
 pub(crate) fn with_receipt(response: &mut Response, receipt: Option<&Receipt>) {

@@ -99,7 +99,11 @@ impl Ingestor {
             Ok(Put::Other(found)) => same_batch(prepared.digest, prepared.name, found)?,
             // Another version of the encoder may have stored the same samples.
             Err(stele_store::Error::KeyHoldsOther { .. }) => {
-                let found = self.store.l0_get(&prepared.name).await.map_err(Error::Store)?;
+                let found = self
+                    .store
+                    .l0_get(&prepared.name)
+                    .await
+                    .map_err(Error::Store)?;
                 same_batch(prepared.digest, prepared.name, found)?;
             }
             Err(error) => return Err(Error::Store(error)),
