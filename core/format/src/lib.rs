@@ -23,6 +23,7 @@ mod memory;
 mod merge;
 mod pages;
 mod rollup;
+mod rollup_blocks;
 mod rollup_file;
 mod sample;
 mod sample_blocks;

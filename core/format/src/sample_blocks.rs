@@ -143,7 +143,7 @@ impl Blocks {
 }
 
 /// Whether the statistics of `ts` allow a kept row.
-fn may_hold(group: &RowGroupMetaData, filter: &Filter) -> bool {
+pub(crate) fn may_hold(group: &RowGroupMetaData, filter: &Filter) -> bool {
     let ts = group
         .columns()
         .iter()
