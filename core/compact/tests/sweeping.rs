@@ -1,0 +1,214 @@
+//! What sweep deletes, what it keeps, and when it refuses.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{ALL, DAY0, MINUTE, World, hour, sample};
+use stele_compact::{Error, Options};
+use stele_format::batch;
+use stele_model::Clock;
+use stele_model::time::{DAY_US, HOUR_US, SECOND_US};
+use stele_table::FileKind;
+
+/// The keys below a part of the tenant, without the part.
+fn keys(world: &World, part: &str) -> Vec<String> {
+    let prefix = world.store.path(part).to_string();
+    let keys = world.memory.keys(&format!("{prefix}/"));
+    keys.iter()
+        .map(|key| key.as_ref()[prefix.len() + 1..].to_owned())
+        .collect()
+}
+
+fn data_files(world: &World) -> usize {
+    keys(world, "table")
+        .iter()
+        .filter(|key| key.starts_with("resolution="))
+        .count()
+}
+
+#[tokio::test]
+async fn consumed_objects_go_after_the_grace_and_not_before() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    world.accept(hour("cpu", 9)).await;
+    world.accept(hour("cpu", 10)).await;
+    compactor.absorb(&ALL).await.unwrap();
+    let young = world.accept(hour("cpu", 8)).await;
+    world.clock.advance(15 * MINUTE - SECOND_US);
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert_eq!((report.objects_deleted, report.objects_waiting), (0, 2));
+    world.clock.advance(SECOND_US);
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert_eq!((report.objects_deleted, report.ghosts_deleted), (2, 0));
+    assert_eq!(keys(&world, "l0"), [young.to_string()]);
+    assert!(world.state().await.unswept.is_empty());
+    world.check("after the sweep").await;
+}
+
+#[tokio::test]
+async fn ghosts_go_and_unabsorbed_objects_stay() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    let (a, b) = (batch(hour("cpu", 9)), batch(hour("mem", 9)));
+    let (c, d) = (batch(hour("cpu", 7)), batch(hour("mem", 7)));
+    for known in [&a, &b, &c, &d] {
+        world.expected.add(&known.rows);
+    }
+    world
+        .put(&[a.clone(), b.clone(), c.clone(), d.clone()])
+        .await;
+    compactor.absorb(&ALL).await.unwrap();
+    world.put(std::slice::from_ref(&a)).await;
+    world.put(&[c, d]).await;
+    let fresh = world
+        .accept_many(vec![hour("cpu", 6), hour("cpu", 5)])
+        .await;
+    world.clock.advance(HOUR_US);
+    let report = world.compactor(2).sweep(&ALL).await.unwrap();
+    assert_eq!((report.objects_deleted, report.ghosts_deleted), (3, 2));
+    assert_eq!(keys(&world, "l0"), [fresh.to_string()]);
+    world.check("after the sweep").await;
+}
+
+#[tokio::test]
+async fn superseded_files_go_after_the_history_and_live_ones_stay() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    for n in 0..5 {
+        world
+            .accept(sample("cpu", DAY0 + 9 * HOUR_US + n, 1.0))
+            .await;
+        compactor.settle(&ALL, &|_| ()).await.unwrap();
+    }
+    let stored = data_files(&world);
+    world.clock.advance(DAY_US - SECOND_US);
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert_eq!((report.files_deleted, report.pins), (0, 0));
+    world.clock.advance(2 * SECOND_US);
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert_eq!(report.files_deleted as usize, stored - 4);
+    assert_eq!(data_files(&world), 4);
+    assert!(world.state().await.removed.is_empty());
+    world.check("after the sweep").await;
+}
+
+#[tokio::test]
+async fn a_pin_keeps_every_file_and_entry() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    for n in 0..30 {
+        world
+            .accept(sample("cpu", DAY0 + 9 * HOUR_US + n, 1.0))
+            .await;
+        compactor.absorb(&ALL).await.unwrap();
+    }
+    compactor.settle(&ALL, &|_| ()).await.unwrap();
+    world
+        .store
+        .put_new("pins/noon.json", Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    world.clock.advance(3 * DAY_US);
+    let (files, log) = (data_files(&world), keys(&world, "table/_delta_log"));
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert_eq!(
+        (report.pins, report.files_deleted, report.entries_deleted),
+        (1, 0, 0)
+    );
+    assert_eq!(data_files(&world), files);
+    let after = keys(&world, "table/_delta_log");
+    assert!(log.iter().all(|key| after.contains(key)));
+}
+
+#[tokio::test]
+async fn old_log_entries_and_heads_go_and_the_table_still_loads_without_heads() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    for n in 0..50 {
+        world
+            .accept(sample("cpu", DAY0 + 9 * HOUR_US + n, 1.0))
+            .await;
+        compactor.absorb(&ALL).await.unwrap();
+    }
+    world.clock.advance(DAY_US + HOUR_US);
+    // A commit within the history, after the old ones.
+    world.accept(sample("cpu", DAY0 + 8 * HOUR_US, 1.0)).await;
+    compactor.absorb(&ALL).await.unwrap();
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert!(report.entries_deleted >= 20, "{report:?}");
+    assert!(report.heads_deleted >= 20, "{report:?}");
+    let first = keys(&world, "table/_delta_log").into_iter().next().unwrap();
+    assert!(first.as_str() >= "00000000000000000020", "{first}");
+    world.check("after the sweep").await;
+    let state = world.state().await;
+    let by_log = world.log(DAY_US).load_from_log().await.unwrap().unwrap();
+    assert_eq!(
+        (by_log.version, &by_log.files),
+        (state.version, &state.files)
+    );
+    compactor.settle(&ALL, &|_| ()).await.unwrap();
+    world.check("settled after the sweep").await;
+}
+
+#[tokio::test]
+async fn files_no_entry_ever_named_are_left_alone() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    world.accept(hour("cpu", 9)).await;
+    compactor.settle(&ALL, &|_| ()).await.unwrap();
+    let orphan = "table/resolution=raw/period=2026-11-22/0123.parquet";
+    world
+        .store
+        .put_new(orphan, Bytes::from_static(b"in flight"))
+        .await
+        .unwrap();
+    world.clock.advance(30 * DAY_US);
+    compactor.sweep(&ALL).await.unwrap();
+    assert!(world.store.get_opt(orphan).await.unwrap().is_some());
+    world.check("after the sweep").await;
+}
+
+#[tokio::test]
+async fn a_clock_that_disagrees_with_the_store_deletes_nothing() {
+    let mut world = World::new();
+    world.accept(hour("cpu", 9)).await;
+    world.compactor(1).settle(&ALL, &|_| ()).await.unwrap();
+    world.clock.advance(DAY_US);
+    let before = world.memory.keys("");
+    let ahead = stele_testkit::ManualClock::new(world.clock.now_us() + 61 * SECOND_US);
+    let compactor = stele_compact::Compactor::new(
+        world.store.clone(),
+        std::sync::Arc::new(world.log(DAY_US)),
+        Options::default(),
+        std::sync::Arc::new(ahead),
+        std::sync::Arc::new(stele_testkit::SeededIds::new(5)),
+    );
+    assert!(matches!(
+        compactor.sweep(&ALL).await,
+        Err(Error::Skew { .. })
+    ));
+    let after = world.memory.keys("");
+    assert!(before.iter().all(|key| after.contains(key)));
+}
+
+#[tokio::test]
+async fn the_same_rows_sent_again_in_other_batches_survive_the_sweep_of_their_first_file() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    let one = |n: i64| sample("cpu", DAY0 + 9 * HOUR_US + n, 1.0);
+    world.accept(one(1)).await;
+    world.accept(one(2)).await;
+    compactor.settle(&ALL, &|_| ()).await.unwrap();
+    world.clock.advance(DAY_US + MINUTE);
+    // One batch of both rows: another digest, the same open file.
+    let mut both = one(1);
+    both.rows.extend(one(2).rows);
+    world.accept(both).await;
+    compactor.absorb(&ALL).await.unwrap();
+    let state = world.state().await;
+    let open = state.files_of(FileKind::Open).next().unwrap();
+    assert!(open.path.ends_with("-1.parquet"), "{}", open.path);
+    compactor.sweep(&ALL).await.unwrap();
+    world.check("after the sweep").await;
+}
