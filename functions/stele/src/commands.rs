@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use stele_compact::{Progress, SettleReport, Stage};
 use stele_model::time::rfc3339;
-use stele_protect::verify;
-use stele_query::{OutputFormat, QueryEngine};
+use stele_query::{QueryEngine, output as encoding};
 use stele_runtime::Config;
 use stele_store::Tier;
 use stele_table::{rollups_paused, set_rollups_paused};
 
 use crate::cli::{
-    Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target, VerifyArgs,
+    Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target,
 };
 use crate::node::Node;
 use crate::{client, output, settings};
@@ -97,16 +97,14 @@ async fn local_sql(
     format: &str,
     piece: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    use futures::StreamExt;
     let sketch = config.sketch.unwrap_or(true);
     let engine = QueryEngine::new(
         settings::query_config(config, sketch)?,
         Arc::clone(&node.clock),
-    );
-    let format: OutputFormat = format
-        .parse()
-        .map_err(|_| anyhow::anyhow!("format {format}"))?;
-    let mut body = engine.query(&node.log, query).await?.encode(format);
+    )?;
+    let format = encoding::Format::of_name(format)?;
+    let answer = engine.query(&node.log, query).await?;
+    let mut body = encoding::encode(answer, format).await?;
     while let Some(bytes) = body.next().await {
         piece(&bytes?)?;
     }
@@ -236,46 +234,6 @@ pub async fn rollups(args: RollupsArgs, config: Config) -> anyhow::Result<ExitCo
         output::line(&format!("rollups are {word}{}", since.unwrap_or_default()))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// `stele verify`.
-pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let url = settings::existing_store(args.store.as_deref(), &config)?;
-    let tier = Tier::open(&url, &config.aws)?;
-    let tenants = match args.tenant.as_deref() {
-        Some(name) => vec![name.parse()?],
-        None => tier.tenants().await?,
-    };
-    let mut clean = true;
-    let mut reports = Map::new();
-    for tenant in tenants {
-        let node = Node::new(
-            &tier,
-            &tenant,
-            settings::compact_options(&config, None, false),
-        );
-        let bar = bar("");
-        let show = |progress: verify::Progress| {
-            bar.set_message(progress.stage.as_str());
-            bar.set_length(progress.total);
-            bar.set_position(progress.done);
-        };
-        let report = verify::verify(&node.store, &node.log, node.clock.now_us(), &show).await?;
-        bar.finish_and_clear();
-        clean &= report.is_clean();
-        if !args.json {
-            output::line(&format!("tenant {tenant}: {report}"))?;
-        }
-        reports.insert(tenant.to_string(), serde_json::to_value(&report)?);
-    }
-    if args.json {
-        output::json(&json!({"clean": clean, "tenants": reports}))?;
-    }
-    Ok(if clean {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 /// `stele status`.

@@ -15,7 +15,7 @@ use axum::routing::{get, post};
 use stele_http::{IngestState, error_response, ingest_router};
 use stele_ingest::Ingestor;
 use stele_model::{Clock, ErrorKind, Ids, Limits};
-use stele_query::{QueryEngine, SqlState};
+use stele_query::{QueryEngine, QueryState};
 use stele_runtime::{Config, RandomIds, SystemClock, telemetry};
 use stele_store::Tier;
 use stele_table::set_rollups_paused;
@@ -93,10 +93,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
             Arc::clone(&node.clock),
             Limits::default(),
         )))
-        .merge(stele_query::router(SqlState::new(
-            Arc::new(engine),
-            Arc::clone(&node.log),
-        )));
+        .merge(stele_query::router(QueryState { engine: Arc::new(engine), log: Arc::clone(&node.log) }));
 
     let url = format!("http://{}", listener.local_addr()?);
     tracing::info!(%url, store = tier.url(), tenant = %tenant, "listening on {url}");
