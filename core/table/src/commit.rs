@@ -61,6 +61,21 @@ pub struct ConsumedObject {
     pub batches: Vec<ConsumedBatch>,
 }
 
+impl ConsumedObject {
+    /// Whether it holds a batch, and each is filed under a day that its name covers: a batch
+    /// filed elsewhere would never be recognised again.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.batches.is_empty() {
+            return Err("consumed without a batch");
+        }
+        let days = self.name.first.day()..=self.name.last.day();
+        match self.batches.iter().all(|batch| days.contains(&batch.day)) {
+            true => Ok(()),
+            false => Err("a batch is filed under a day that the name does not cover"),
+        }
+    }
+}
+
 /// One batch of a consumed object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsumedBatch {
@@ -233,8 +248,8 @@ impl Commit {
             if on.unswept.contains_key(&digest) || !objects.insert(digest) {
                 return refuse(object.name.to_string(), "already consumed");
             }
-            if object.batches.is_empty() {
-                return refuse(object.name.to_string(), "consumed without a batch");
+            if let Err(what) = object.check() {
+                return refuse(object.name.to_string(), what);
             }
         }
         for batch in self.effective() {

@@ -98,7 +98,11 @@ impl LedgerFile {
         if stored.format != FORMAT {
             return Err(Damage::value("format", &stored.format.to_string()));
         }
-        Ok(Self::new(stored.operations))
+        let mut objects = stored.operations.iter().flat_map(|rows| &rows.objects);
+        match objects.try_for_each(ConsumedObject::check) {
+            Ok(()) => Ok(Self::new(stored.operations)),
+            Err(what) => Err(Damage::Disagrees { what }),
+        }
     }
 
     /// The stored form, named for one operation.

@@ -47,3 +47,6 @@ pub use state::{
     TableState, Totals, Unswept,
 };
 pub use view::View;
+
+#[cfg(test)]
+mod tests;

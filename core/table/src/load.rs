@@ -139,7 +139,7 @@ impl TableLog {
         let others = checkpoints.filter(|version| Some(*version) != hinted);
         let mut first_damage = None;
         for version in hinted.into_iter().chain(others) {
-            match self.from_checkpoint(version).await {
+            match self.base_at_checkpoint(version).await {
                 Ok(base) => return Ok(Some(base)),
                 Err(error @ Error::Corrupt { .. }) => {
                     tracing::warn!(version, %error, "a checkpoint is not usable");
@@ -148,7 +148,7 @@ impl TableLog {
                 Err(error) => return Err(error),
             }
         }
-        if let Some(base) = self.from_zero().await? {
+        if let Some(base) = self.base_at_zero().await? {
             return Ok(Some(base));
         }
         let newest = listed.iter().filter_map(|o| entry_version(&o.key)).max();
@@ -162,7 +162,7 @@ impl TableLog {
         }
     }
 
-    async fn from_zero(&self) -> Result<Option<Base>> {
+    async fn base_at_zero(&self) -> Result<Option<Base>> {
         let (first, second) = (keys::log_entry(0), keys::log_entry(1));
         let (bytes, after) = join!(self.store.get_opt(&first), self.store.get_opt(&second));
         let Some(bytes) = bytes? else {
@@ -175,7 +175,7 @@ impl TableLog {
     }
 
     /// The version of a checkpoint: its files, and the manifest its entry names for the rest.
-    pub(crate) async fn from_checkpoint(&self, version: u64) -> Result<Base> {
+    pub(crate) async fn base_at_checkpoint(&self, version: u64) -> Result<Base> {
         let key = checkpoint::key(version);
         let entry_key = keys::log_entry(version);
         let after_key = keys::log_entry(version.saturating_add(1));
@@ -230,7 +230,7 @@ fn entry_version(key: &str) -> Option<u64> {
 }
 
 /// A head is believed only when it is of the version it is stored as and names the very entry.
-fn usable_head(version: u64, head: &[u8], entry: &[u8]) -> Result<TableState, Damage> {
+pub(crate) fn usable_head(version: u64, head: &[u8], entry: &[u8]) -> Result<TableState, Damage> {
     let state = decode_head(head)?;
     let digest = codec::digest(entry);
     if state.version != version {

@@ -1,6 +1,6 @@
 //! The log of one tenant's table: what others call, and what it remembers between calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -11,6 +11,7 @@ use crate::checkpoint;
 use crate::entry::LogEntry;
 use crate::error::{Error, Result};
 use crate::ledger::{LedgerCache, LedgerFile, LedgerRow};
+use crate::load::usable_head;
 use crate::state::{LedgerObject, TableState};
 
 /// Ledger files fetched at once.
@@ -164,6 +165,21 @@ impl TableLog {
             .map_err(|damage| Error::corrupt(key, damage))
     }
 
+    /// One head as it stands, for verify: whole, and of the very entry of its version. `None` when
+    /// head or entry is absent.
+    ///
+    /// # Errors
+    /// The store's, and [`Error::Corrupt`] for a head no reader would use.
+    pub async fn head(&self, version: u64) -> Result<Option<TableState>> {
+        let key = keys::head(version);
+        let entry = self.store.get_opt(&keys::log_entry(version)).await?;
+        let (Some(head), Some(entry)) = (self.store.get_opt(&key).await?, entry) else {
+            return Ok(None);
+        };
+        let state = usable_head(version, &head, &entry);
+        state.map(Some).map_err(|damage| Error::corrupt(key, damage))
+    }
+
     /// The version of the checkpoint `_last_checkpoint` names, when it is whole and agrees with
     /// its manifest, for sweep: entries before it (not its own) are not needed to load the table.
     ///
@@ -175,7 +191,7 @@ impl TableLog {
         let Some(hint) = hint else {
             return Ok(None);
         };
-        match self.from_checkpoint(hint.version).await {
+        match self.base_at_checkpoint(hint.version).await {
             Ok(_) => Ok(Some(hint.version)),
             Err(Error::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -196,7 +212,8 @@ impl TableLog {
         if batches.is_empty() {
             return Ok(found);
         }
-        let mut by_day: HashMap<Day, Vec<Digest>> = HashMap::new();
+        // Ordered, so that the same question sends the same requests in the same order.
+        let mut by_day: BTreeMap<Day, Vec<Digest>> = BTreeMap::new();
         for (digest, day) in batches {
             by_day.entry(*day).or_default().push(*digest);
         }

@@ -259,6 +259,21 @@ async fn what_is_not_there_cannot_be_removed_forgotten_or_gone() {
 }
 
 #[tokio::test]
+async fn a_batch_filed_under_a_day_its_object_does_not_cover_is_refused() {
+    let store = Watched::new();
+    let log = store.log();
+    let state = table(&log, 1).await;
+    let mut astray = simple(2);
+    astray.consumed[0].batches[0].day.0 -= 1;
+    let mut empty = simple(3);
+    empty.consumed[0].batches.clear();
+    for bad in [astray, empty] {
+        let error = log.commit(&state, bad).await.unwrap_err();
+        assert!(matches!(refusal(error), Refusal::Object { .. }));
+    }
+}
+
+#[tokio::test]
 async fn an_operation_id_cannot_name_two_lists_of_actions() {
     let store = Watched::new();
     let log = store.log();

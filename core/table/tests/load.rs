@@ -296,7 +296,7 @@ async fn run(store: &Watched, steps: &[Step]) -> Arc<TableState> {
                 let numbers = next..next + u64::from(*objects);
                 let objects = numbers.map(|n| {
                     let mut batch = batch(n, n % 7 + 1);
-                    batch.day.0 += (n % 3) as i32;
+                    batch.day.0 += (n % 2) as i32;
                     object(n, batch)
                 });
                 absorb(next, objects.collect())

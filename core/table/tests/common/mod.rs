@@ -216,7 +216,7 @@ pub fn object(n: u64, batch: ConsumedBatch) -> ConsumedObject {
         name: L0Name {
             digest: digest(n),
             first: window,
-            last: window,
+            last: Window(window.0 + 47),
         },
         stored_us: T0,
         batches: vec![batch],
