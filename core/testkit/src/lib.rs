@@ -27,7 +27,7 @@ pub use clock::{ManualClock, SeededIds};
 pub use counting::{CountingStore, Request};
 pub use fault::{
     Fault, FaultKey, FaultStore, FaultWorld, Fired, Injected, KeyClass, Operation, Plan, Ticket,
-    relative,
+    Traffic, relative,
 };
 pub use memory::{MemoryStore, Mutation};
 pub use rng::Rng;

@@ -32,17 +32,6 @@ pub enum KeyClass {
 }
 
 impl KeyClass {
-    /// Every class that a plan draws from.
-    pub const ALL: [Self; 7] = [
-        Self::L0,
-        Self::Log,
-        Self::Checkpoint,
-        Self::Head,
-        Self::Ledger,
-        Self::Data,
-        Self::Control,
-    ];
-
     /// The class of a full path (or of a prefix that is listed).
     #[must_use]
     pub fn of(path: &Path) -> Self {
@@ -158,6 +147,15 @@ pub enum Fault {
     },
 }
 
+/// What one actor sends, for plans that strike: each kind of request and about how often.
+#[derive(Debug, Clone, Copy)]
+pub struct Traffic {
+    /// The actor's name.
+    pub actor: &'static str,
+    /// Class, operation, and how many of them there are in a run (at least 1).
+    pub sends: &'static [(KeyClass, Operation, usize)],
+}
+
 /// The faults of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan(BTreeMap<FaultKey, Fault>);
@@ -197,15 +195,14 @@ impl Plan {
         self
     }
 
-    /// About `faults` faults that a correct store may show, spread over `actors`.
+    /// About `faults` faults that a correct store may show, spread over what actors send.
     #[must_use]
-    pub fn random(rng: &mut Rng, actors: &[&str], faults: usize, nth_max: usize) -> Self {
+    pub fn random(rng: &mut Rng, traffic: &[Traffic], faults: usize) -> Self {
         let mut plan = Self::none();
         for _ in 0..faults {
-            let actor = rng.pick(actors);
-            let class = rng.pick(&KeyClass::ALL);
-            let operation = rng.pick(operations(class));
-            let nth = u32::try_from(rng.below(nth_max)).unwrap_or(0);
+            let Traffic { actor, sends } = rng.pick(traffic);
+            let (class, operation, often) = rng.pick(sends);
+            let nth = u32::try_from(rng.below(often)).unwrap_or(0);
             let fault = random_fault(rng, operation, class);
             plan = plan.with(actor, operation, class, nth, fault);
         }
@@ -271,18 +268,6 @@ impl fmt::Display for Plan {
     }
 }
 
-/// The requests that any actor sends about a class.
-fn operations(class: KeyClass) -> &'static [Operation] {
-    use Operation::{Delete, Get, Head, List, Put};
-    match class {
-        KeyClass::L0 => &[Put, Get, List, Delete],
-        KeyClass::Log | KeyClass::Ledger | KeyClass::Checkpoint => &[Put, Get, List],
-        KeyClass::Head | KeyClass::Data => &[Put, Get, List, Delete],
-        KeyClass::Control => &[Put, Get, Head, List],
-        KeyClass::Other => &[Get],
-    }
-}
-
 fn random_fault(rng: &mut Rng, operation: Operation, class: KeyClass) -> Fault {
     let late = Fault::Late {
         requests: u32::try_from(1 + rng.below(60)).unwrap_or(1),
@@ -341,7 +326,14 @@ mod tests {
 
     #[test]
     fn a_printed_plan_is_read_back() {
-        let plan = Plan::random(&mut Rng::new(3), &["a", "b"], 40, 9);
+        let sends = &[
+            (KeyClass::L0, Operation::Put, 9),
+            (KeyClass::Log, Operation::Get, 9),
+            (KeyClass::Data, Operation::Delete, 9),
+            (KeyClass::Head, Operation::List, 9),
+        ];
+        let traffic = ["a", "b"].map(|actor| Traffic { actor, sends });
+        let plan = Plan::random(&mut Rng::new(3), &traffic, 40);
         assert!(plan.len() > 20);
         assert_eq!(Plan::parse(&plan.to_string()).unwrap(), plan);
         assert_eq!(Plan::parse("# nothing\n\n").unwrap(), Plan::none());

@@ -17,7 +17,7 @@ use super::process::{
 use super::registry::Registry;
 use super::{Failure, Outcome, Scenario, Tally, Violation};
 use crate::clock::ManualClock;
-use crate::fault::{Fault, FaultWorld, Plan};
+use crate::fault::{Fault, FaultWorld, KeyClass, Operation, Plan, Traffic};
 use crate::gen_rows::RowGen;
 use crate::memory::{MemoryStore, Mutation};
 use crate::rng::Rng;
@@ -25,6 +25,61 @@ use crate::rng::Rng;
 /// 2026-11-30T21:40Z: a month ends soon.
 const START_US: i64 = 1_796_074_800_000_000;
 const ACTORS: [&str; 7] = ["in-0", "in-1", "c-0", "c-1", "c-2", "q-0", "q-1"];
+const INGEST: &[(KeyClass, Operation, usize)] = &[
+    (KeyClass::L0, Operation::Put, 20),
+    (KeyClass::L0, Operation::Get, 6),
+];
+const COMPACT: &[(KeyClass, Operation, usize)] = &[
+    (KeyClass::L0, Operation::List, 16),
+    (KeyClass::L0, Operation::Get, 20),
+    (KeyClass::L0, Operation::Delete, 10),
+    (KeyClass::Log, Operation::Get, 60),
+    (KeyClass::Log, Operation::Put, 12),
+    (KeyClass::Log, Operation::Put, 12),
+    (KeyClass::Log, Operation::List, 5),
+    (KeyClass::Log, Operation::Delete, 5),
+    (KeyClass::Checkpoint, Operation::Get, 4),
+    (KeyClass::Checkpoint, Operation::Put, 4),
+    (KeyClass::Head, Operation::Get, 5),
+    (KeyClass::Head, Operation::List, 6),
+    (KeyClass::Head, Operation::Put, 10),
+    (KeyClass::Head, Operation::Delete, 5),
+    (KeyClass::Ledger, Operation::Get, 12),
+    (KeyClass::Ledger, Operation::Put, 12),
+    (KeyClass::Ledger, Operation::Delete, 4),
+    (KeyClass::Data, Operation::Get, 50),
+    (KeyClass::Data, Operation::Put, 30),
+    (KeyClass::Data, Operation::List, 3),
+    (KeyClass::Data, Operation::Delete, 8),
+    (KeyClass::Control, Operation::List, 6),
+    (KeyClass::Control, Operation::Put, 5),
+    (KeyClass::Control, Operation::Head, 5),
+];
+const QUERY: &[(KeyClass, Operation, usize)] = &[
+    (KeyClass::L0, Operation::List, 6),
+    (KeyClass::L0, Operation::Get, 20),
+    (KeyClass::Head, Operation::List, 3),
+    (KeyClass::Head, Operation::Get, 3),
+    (KeyClass::Log, Operation::Get, 20),
+    (KeyClass::Checkpoint, Operation::Get, 2),
+    (KeyClass::Ledger, Operation::Get, 2),
+    (KeyClass::Data, Operation::Get, 30),
+];
+const fn traffic(actor: &'static str, sends: &'static [(KeyClass, Operation, usize)]) -> Traffic {
+    Traffic { actor, sends }
+}
+/// Compactors send most, so they are drawn more often.
+const TRAFFIC: [Traffic; 9] = [
+    traffic("in-0", INGEST),
+    traffic("in-1", INGEST),
+    traffic("c-0", COMPACT),
+    traffic("c-1", COMPACT),
+    traffic("c-2", COMPACT),
+    traffic("c-0", COMPACT),
+    traffic("c-1", COMPACT),
+    traffic("q-0", QUERY),
+    traffic("q-1", QUERY),
+];
 /// Keys on one page of a LIST.
 const PAGE_KEYS: usize = 4;
 const TASKS_MAX: usize = 8;
@@ -70,7 +125,7 @@ impl Driver {
         let plan = scenario.plan.clone().unwrap_or_else(|| {
             let mut rng = rng.fork("faults");
             let faults = rng.below(scenario.faults + 1);
-            Plan::random(&mut rng, &ACTORS, faults, 24)
+            Plan::random(&mut rng, &TRAFFIC, faults)
         });
         let world = FaultWorld::scheduled(Arc::new(store.clone()), plan.clone(), PAGE_KEYS);
         let settings = settings(&mut setup, &clock);
@@ -164,10 +219,10 @@ impl Driver {
 
     fn step(&mut self) -> Result<(), Violation> {
         let waiting = self.world.waiting();
-        match self.rng.below(200) {
+        match self.rng.below(400) {
             0..4 => self.jump(),
             4..7 => self.crash_one(),
-            7..45 if self.tasks.len() < TASKS_MAX => self.begin()?,
+            7..70 if self.tasks.len() < TASKS_MAX => self.begin()?,
             _ if waiting.is_empty() && self.tasks.is_empty() => self.begin()?,
             _ if waiting.is_empty() => self.crash_one(),
             _ => {

@@ -40,8 +40,8 @@ impl Scenario {
     pub fn of(seed: u64) -> Self {
         Self {
             seed,
-            steps: 900,
-            faults: 40,
+            steps: 2_200,
+            faults: 60,
             plan: None,
         }
     }
