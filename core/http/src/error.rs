@@ -51,10 +51,12 @@ impl Error {
     pub(crate) fn log(&self) {
         match self {
             Self::Ingest(source) => {
-                tracing::error!(kind = %self.kind(), cause = causes(source), "a batch was not stored");
+                let (kind, cause) = (self.kind(), causes(source));
+                tracing::error!(%kind, cause, "a batch was not stored");
             }
             Self::Worker(source) => {
-                tracing::error!(kind = %self.kind(), cause = causes(source), "a worker failed");
+                let (kind, cause) = (self.kind(), causes(source));
+                tracing::error!(%kind, cause, "a worker failed");
             }
             _ => tracing::debug!(kind = %self.kind(), reason = %self, "a request was refused"),
         }

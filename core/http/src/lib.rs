@@ -1,8 +1,8 @@
 //! The HTTP surface of ingest, and what every router of Stele shares: the mapping of error kinds
 //! to replies.
 //!
-//! A request's body is read within its limits, unpacked and decoded, stored by
-//! one PUT, and answered in its protocol's words; 2xx only after the samples are durable. This crate knows no
+//! A request's body is read within its limits, unpacked and decoded, stored by one PUT, and
+//! answered in its protocol's words; 2xx only after the samples are durable. This crate knows no
 //! table and no SQL, so that the ingest function stays small; the all-in-one server merges
 //! [`ingest_router`] with its other routers.
 
