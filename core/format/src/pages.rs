@@ -23,6 +23,7 @@ pub(crate) struct Pages {
     reader: SerializedPageReader<Bytes>,
     optional: bool,
     compressed: bool,
+    has_dictionary: bool,
 }
 
 /// A data page with its values still encoded.
@@ -58,16 +59,14 @@ impl Pages {
             reader: SerializedPageReader::new(Arc::clone(bytes), &stored, rows, None)?,
             optional: column.column_descr().max_def_level() > 0,
             compressed,
+            has_dictionary: column.dictionary_page_offset().is_some(),
         })
     }
 
     /// The plain values of the dictionary page, when the chunk begins with one, and their number.
     pub fn dictionary(&mut self, zstd: &mut Decompressor<'_>) -> Result<Option<(Bytes, usize)>> {
-        if !self
-            .reader
-            .peek_next_page()?
-            .is_some_and(|page| page.is_dict)
-        {
+        // Not by peeking: the library's look-ahead panics on a header without its body.
+        if !self.has_dictionary {
             return Ok(None);
         }
         match self.reader.get_next_page()? {

@@ -92,14 +92,7 @@ mod tests {
             scaled(&[1.1, 1.2, 1.3, 1.4, 1.55]),
             Some((2, vec![110, 120, 130, 140, 155]))
         );
-        for odd in [
-            -0.0,
-            f64::NAN,
-            f64::INFINITY,
-            1e300,
-            0.1 + 0.2,
-            std::f64::consts::PI,
-        ] {
+        for odd in [-0.0, f64::NAN, f64::INFINITY, 1e300, 0.1 + 0.2, 1.0 / 3.0] {
             assert_eq!(scaled(&[odd]), None, "{odd}");
             assert_eq!(scaled(&[1.0, 2.0, 3.0, 4.0, 5.0, odd]), None, "{odd}");
         }
