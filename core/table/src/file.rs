@@ -243,7 +243,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn windows_text_round_trips(set in proptest::collection::btree_set(-1000i32..600_000, 0..60)) {
+        fn windows_text_round_trips(
+            set in proptest::collection::btree_set(-1000i32..600_000, 0..60),
+        ) {
             let windows: WindowSet = set.iter().map(|w| Window(*w)).collect();
             let text = windows_to_text(&windows);
             prop_assert_eq!(windows_from_text(&text).unwrap(), windows);

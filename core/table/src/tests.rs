@@ -162,7 +162,9 @@ fn an_entry_applies_only_to_the_version_it_continues() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic_a_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_never_panic_a_decoder(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
         let packed = zstd::bulk::compress(&bytes, 1).unwrap();
         for bytes in [&bytes, &packed] {
             prop_assert!(LogEntry::decode(bytes).is_err());
