@@ -1,0 +1,193 @@
+//! The history: entries of the log, heads, and the ledger.
+
+use std::collections::BTreeMap;
+
+use stele_model::{Digest, RowsHash};
+use stele_store::{TenantStore, keys};
+use stele_table::{LedgerRow, LogEntry, TableLog, TableState};
+
+use crate::report::{Check, Progress, Stage, VerifyReport};
+use crate::text::chain;
+use crate::verify::Tell;
+
+/// Rows and hash of sample files by path, as entries added them.
+type Samples = BTreeMap<String, (u64, RowsHash)>;
+
+/// Every entry still in the log, in order and without a gap; and every head.
+pub(crate) async fn check_entries(
+    store: &TenantStore,
+    log: &TableLog,
+    state: &TableState,
+    report: &mut VerifyReport,
+    tell: Tell<'_>,
+) {
+    let listed = match store.list(keys::LOG).await {
+        Ok(listed) => listed,
+        Err(error) => return report.find(Check::Conservation, keys::LOG, chain(&error)),
+    };
+    let version = |key: &str| {
+        let name = key.strip_prefix(keys::LOG)?.strip_prefix('/')?;
+        name.strip_suffix(".json")?.parse::<u64>().ok()
+    };
+    let first = listed
+        .iter()
+        .filter_map(|object| version(&object.key))
+        .min();
+    let Some(first) = first else {
+        return report.find(Check::Conservation, keys::LOG, "holds no entry");
+    };
+    let mut samples = Samples::new();
+    for version in first..=state.version {
+        tell(Progress {
+            stage: Stage::History,
+            done: version - first,
+            total: state.version - first + 1,
+        });
+        report.entries += 1;
+        let key = keys::log_entry(version);
+        match log.entry(version).await {
+            Ok(Some(entry)) => check_entry(&entry, &key, &mut samples, report),
+            Ok(None) => report.find(Check::Conservation, key, "is missing"),
+            Err(error) => report.find(Check::Conservation, key, chain(&error)),
+        }
+    }
+    let checkpoints = listed
+        .iter()
+        .filter(|o| o.key.ends_with(".checkpoint.parquet"));
+    if let Some(newest) = checkpoints.last() {
+        check_checkpoint(log, &newest.key, report).await;
+    }
+    check_heads(store, log, first, report).await;
+}
+
+/// The newest checkpoint must load: without it a table whose old entries are swept does not.
+async fn check_checkpoint(log: &TableLog, key: &str, report: &mut VerifyReport) {
+    match log.checkpoint_version().await {
+        Ok(Some(_)) => {}
+        Ok(None) => report.find(Check::Table, key, "cannot be loaded"),
+        Err(error) => report.find(Check::Table, key, chain(&error)),
+    }
+}
+
+/// Whether the commit's own account adds up, and is that of the files it names.
+fn check_entry(entry: &LogEntry, key: &str, samples: &mut Samples, report: &mut VerifyReport) {
+    let claim = entry.conservation();
+    if let Err(refusal) = claim.check() {
+        report.find(Check::Conservation, key, refusal);
+    }
+    let mut rows_in = entry.consumed().rows;
+    let mut hash_in = entry.consumed().hash;
+    let mut all_known = true;
+    for path in &entry.remove {
+        let is_sample = path.starts_with("resolution=open/") || path.starts_with("resolution=raw/");
+        match samples.remove(path) {
+            Some((rows, hash)) => {
+                rows_in += rows;
+                hash_in = hash_in.union(hash);
+            }
+            // Added by an entry that has been swept.
+            None => all_known &= !is_sample,
+        }
+    }
+    if all_known && (rows_in, hash_in) != (claim.rows_in, claim.hash_in) {
+        let what = format!("claims {} rows in, names {rows_in}", claim.rows_in);
+        report.find(Check::Conservation, key, what);
+    }
+    let (mut rows_out, mut hash_out) = (0, RowsHash::default());
+    for file in entry.add.iter().filter(|file| file.kind.holds_samples()) {
+        rows_out += file.stats.rows;
+        hash_out = hash_out.union(file.stats.rows_hash);
+        samples.insert(file.path.clone(), (file.stats.rows, file.stats.rows_hash));
+    }
+    if (rows_out, hash_out) != (claim.rows_out, claim.hash_out) {
+        let what = format!("claims {} rows out, names {rows_out}", claim.rows_out);
+        report.find(Check::Conservation, key, what);
+    }
+}
+
+/// Every head whose entry still exists must name that very entry.
+async fn check_heads(store: &TenantStore, log: &TableLog, first: u64, report: &mut VerifyReport) {
+    let listed = match store.list(keys::HEADS).await {
+        Ok(listed) => listed,
+        Err(error) => return report.find(Check::Heads, keys::HEADS, chain(&error)),
+    };
+    for object in listed {
+        let Some(version) = keys::head_version(&object.key) else {
+            report.find(Check::Heads, object.key, "is not the name of a head");
+            continue;
+        };
+        if version < first {
+            continue;
+        }
+        report.heads += 1;
+        if let Err(error) = log.head(version).await {
+            report.find(Check::Heads, object.key, chain(&error));
+        }
+    }
+}
+
+/// All commits together: what was consumed, without what was dropped, is what is live.
+pub(crate) fn check_totals(state: &TableState, report: &mut VerifyReport) {
+    let (mut rows, mut hash) = (0u64, RowsHash::default());
+    for file in state
+        .files
+        .values()
+        .filter(|file| file.kind.holds_samples())
+    {
+        rows += file.stats.rows;
+        hash = hash.union(file.stats.rows_hash);
+    }
+    report.sample_rows = rows;
+    let totals = &state.totals;
+    let dropped = totals.duplicates + totals.overridden + totals.expired;
+    if rows + dropped != totals.rows {
+        let what = format!(
+            "{} rows were consumed and {dropped} dropped, but {rows} are live",
+            totals.rows
+        );
+        report.find(Check::Conservation, keys::LOG, what);
+    }
+    if hash.union(totals.hash_dropped) != totals.hash {
+        let what = "the hash of the live rows is not that of the consumed ones without the dropped";
+        report.find(Check::Conservation, keys::LOG, what);
+    }
+}
+
+/// Single consumption over the whole ledger.
+pub(crate) async fn check_ledger(log: &TableLog, state: &TableState, report: &mut VerifyReport) {
+    let rows = match log.ledger_rows(state).await {
+        Ok(rows) => rows,
+        Err(error) => return report.find(Check::Consumption, keys::LEDGER, chain(&error)),
+    };
+    report.batches = rows.len() as u64;
+    let mut effective: BTreeMap<Digest, &LedgerRow> = BTreeMap::new();
+    let (mut count, mut hash) = (0u64, RowsHash::default());
+    for row in rows.iter().filter(|row| row.duplicate_of.is_none()) {
+        count += row.rows;
+        hash = hash.union(row.hash);
+        if let Some(other) = effective.insert(row.batch, row) {
+            let what = format!(
+                "batch {} is effective in {} and in {}",
+                row.batch, other.operation, row.operation
+            );
+            report.find(Check::Consumption, keys::LEDGER, what);
+        }
+    }
+    for row in rows.iter().filter(|row| row.duplicate_of.is_some()) {
+        let origin = effective.get(&row.batch).map(|row| &row.operation);
+        if origin != row.duplicate_of.as_ref() {
+            let what = format!(
+                "batch {} of {} is a duplicate of {:?}, but effective in {origin:?}",
+                row.batch, row.operation, row.duplicate_of
+            );
+            report.find(Check::Consumption, keys::LEDGER, what);
+        }
+    }
+    if (count, hash) != (state.totals.rows, state.totals.hash) {
+        let what = format!(
+            "its batches have {count} rows, the log consumed {}",
+            state.totals.rows
+        );
+        report.find(Check::Consumption, keys::LEDGER, what);
+    }
+}

@@ -1,0 +1,130 @@
+//! What verify found.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Findings kept in a report; more are only counted.
+const FINDINGS_MAX: usize = 1000;
+
+/// What was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// The table can be loaded at all.
+    Table,
+    /// Heads say what the log says.
+    Heads,
+    /// Rows in = rows out + dropped, for every commit in the log and for all of them together.
+    Conservation,
+    /// Every batch is effective once.
+    Consumption,
+    /// Objects hold the bytes and rows that were written.
+    Objects,
+    /// Rollups are what their raw samples fold to, and cover what raw covers.
+    Rollups,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Table => "table",
+            Self::Heads => "heads",
+            Self::Conservation => "conservation",
+            Self::Consumption => "consumption",
+            Self::Objects => "objects",
+            Self::Rollups => "rollups",
+        })
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The check that found it.
+    pub check: Check,
+    /// The object it is about, relative to the tenant.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.check, self.object, self.what)
+    }
+}
+
+/// What was read and what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// The version that was verified; `None` when the tenant has no table.
+    pub version: Option<u64>,
+    /// Log entries checked.
+    pub entries: u64,
+    /// Heads checked.
+    pub heads: u64,
+    /// Ledger rows checked.
+    pub batches: u64,
+    /// Live data files read whole.
+    pub files: u64,
+    /// Their bytes.
+    pub files_bytes: u64,
+    /// Unabsorbed L0 objects read whole.
+    pub objects: u64,
+    /// Sample rows of live files.
+    pub sample_rows: u64,
+    /// Rollup rows compared with their samples, bit for bit.
+    pub rollup_rows: u64,
+    /// What is wrong, in the order found; at most 1,000.
+    pub findings: Vec<Finding>,
+    /// How many things are wrong.
+    pub findings_total: u64,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings_total == 0
+    }
+
+    pub(crate) fn find(
+        &mut self,
+        check: Check,
+        object: impl Into<String>,
+        what: impl fmt::Display,
+    ) {
+        self.findings_total += 1;
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding {
+                check,
+                object: object.into(),
+                what: what.to_string(),
+            });
+        }
+    }
+}
+
+/// The part of a verify that is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Log entries, heads and ledger.
+    History,
+    /// Data files and rollups.
+    Files,
+    /// L0 objects.
+    Objects,
+}
+
+/// How far a verify has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is running.
+    pub stage: Stage,
+    /// Entries, files or objects done.
+    pub done: u64,
+    /// Of so many.
+    pub total: u64,
+}
