@@ -1,6 +1,6 @@
 //! Compressed JSON with a bound on what it may unpack to, and digests of stored bytes.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -20,10 +20,14 @@ pub(crate) fn digest(bytes: &[u8]) -> Digest {
     Digest(out)
 }
 
-/// JSON, zstd compressed; the same value gives the same bytes.
+/// JSON, zstd compressed with its checksum: a head is named by no digest, and a flipped bit in one
+/// could still be JSON. The same value gives the same bytes.
 pub(crate) fn pack<T: Serialize>(value: &T) -> Result<Bytes, Damage> {
     let json = serde_json::to_vec(value)?;
-    Ok(zstd::bulk::compress(&json, ZSTD_LEVEL)?.into())
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.write_all(&json)?;
+    Ok(encoder.finish()?.into())
 }
 
 /// The reverse of [`pack`].
