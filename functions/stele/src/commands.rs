@@ -12,13 +12,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use stele_compact::{Progress, SettleReport, Stage};
 use stele_model::time::rfc3339;
+use stele_protect::VerifyReport;
 use stele_query::{QueryEngine, output as encoding};
 use stele_runtime::Config;
 use stele_store::Tier;
 use stele_table::{rollups_paused, set_rollups_paused};
 
 use crate::cli::{
-    Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target,
+    Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target, VerifyArgs,
 };
 use crate::node::Node;
 use crate::{client, output, settings};
@@ -234,6 +235,82 @@ pub async fn rollups(args: RollupsArgs, config: Config) -> anyhow::Result<ExitCo
         output::line(&format!("rollups are {word}{}", since.unwrap_or_default()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `stele verify`.
+pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let url = settings::existing_store(args.store.as_deref(), &config)?;
+    let tier = Tier::open(&url, &config.aws)?;
+    let tenants = match args.tenant.as_deref() {
+        Some(name) => vec![name.parse()?],
+        None => tier.tenants().await?,
+    };
+    anyhow::ensure!(!tenants.is_empty(), "{url} holds no tenant");
+    let mut clean = true;
+    let mut reports = Map::new();
+    for tenant in tenants {
+        let node = Node::new(
+            &tier,
+            &tenant,
+            settings::compact_options(&config, None, false),
+        );
+        let bar = bar("");
+        let show = |progress: stele_protect::Progress| {
+            bar.set_message(match progress.stage {
+                stele_protect::Stage::History => "log, heads and ledger",
+                stele_protect::Stage::Files => "files and rollups",
+                stele_protect::Stage::Objects => "L0 objects",
+            });
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+        };
+        let report = stele_protect::verify(&node.store, &node.log, &show).await;
+        bar.finish_and_clear();
+        clean &= report.is_clean();
+        if !args.json {
+            output::line(&format!("tenant {tenant}: {}", verified(&report)))?;
+        }
+        reports.insert(tenant.to_string(), serde_json::to_value(&report)?);
+    }
+    if args.json {
+        output::json(&json!({"clean": clean, "tenants": reports}))?;
+    }
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn verified(report: &VerifyReport) -> String {
+    let mut text = format!(
+        "{}: version {}, {} log entries, {} heads, {} ledger rows, {} files ({}), {} L0 objects,\n\
+         \x20 {} sample rows, {} rollup rows compared with their samples bit for bit",
+        if report.is_clean() {
+            "nothing wrong"
+        } else {
+            "DAMAGED"
+        },
+        report
+            .version
+            .map_or_else(|| "none".to_owned(), |v| v.to_string()),
+        report.entries,
+        report.heads,
+        report.batches,
+        report.files,
+        output::size(report.files_bytes),
+        report.objects,
+        report.sample_rows,
+        report.rollup_rows,
+    );
+    for finding in &report.findings {
+        text.push_str(&format!("\n  {}", output::escape(&finding.to_string())));
+    }
+    let more = report.findings_total - report.findings.len() as u64;
+    if more > 0 {
+        text.push_str(&format!("\n  and {more} more"));
+    }
+    text
 }
 
 /// `stele status`.

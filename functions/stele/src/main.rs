@@ -36,7 +36,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Sql(args) => commands::sql(args, config).await,
         Command::Settle(args) => commands::settle(args, config).await,
         Command::Rollups(args) => commands::rollups(args, config).await,
-        Command::Verify(_) => anyhow::bail!("later"),
+        Command::Verify(args) => commands::verify_store(args, config).await,
         Command::Status(args) => commands::status(args, config).await,
     }
 }

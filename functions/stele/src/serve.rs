@@ -78,10 +78,8 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         tokio::spawn(async move { host_metrics::run(&ingestor, &*clock, stopped).await })
     });
 
-    let engine = QueryEngine::new(
-        settings::query_config(&config, options.sketch)?,
-        Arc::clone(&node.clock),
-    );
+    let queries = settings::query_config(&config, options.sketch)?;
+    let engine = QueryEngine::new(queries, Arc::clone(&node.clock))?;
     let server = Server {
         node: node.clone(),
         jobs,
@@ -93,7 +91,10 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
             Arc::clone(&node.clock),
             Limits::default(),
         )))
-        .merge(stele_query::router(QueryState { engine: Arc::new(engine), log: Arc::clone(&node.log) }));
+        .merge(stele_query::router(QueryState {
+            engine: Arc::new(engine),
+            log: Arc::clone(&node.log),
+        }));
 
     let url = format!("http://{}", listener.local_addr()?);
     tracing::info!(%url, store = tier.url(), tenant = %tenant, "listening on {url}");
