@@ -43,6 +43,7 @@ fn rows(hosts: usize, from: usize, steps: usize, mut value: impl FnMut() -> f64)
             }
         }
     }
+    rows.canonicalize();
     rows
 }
 
