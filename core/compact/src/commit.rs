@@ -46,6 +46,16 @@ impl Draft {
         }
     }
 
+    /// Drops what `state` already knows to be gone.
+    pub fn keep_what_is_new(&mut self, state: &TableState) {
+        self.gone
+            .retain(|digest| state.unswept.contains_key(digest));
+        let removed = state.removed.iter().map(|file| &file.path);
+        let retired = state.ledger.retired.iter().map(|object| &object.key);
+        let known: BTreeSet<&String> = removed.chain(retired).collect();
+        self.forget_removed.retain(|path| known.contains(path));
+    }
+
     fn commit(&self, id: String, timestamp_us: i64) -> Commit {
         let mut commit = Commit::new(OperationId(id), self.kind, timestamp_us);
         commit.add.clone_from(&self.add);

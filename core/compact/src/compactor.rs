@@ -27,6 +27,8 @@ pub struct Compactor {
     pub(crate) absorbing: tokio::sync::Mutex<()>,
     /// Seals and consolidations of this process take turns.
     pub(crate) sealing: tokio::sync::Mutex<()>,
+    /// Sweeps of this process take turns.
+    pub(crate) sweeping: tokio::sync::Mutex<()>,
     state: Mutex<Option<Arc<TableState>>>,
     /// Files a job of this process is rewriting; others leave them alone, so that frequent
     /// absorbs do not starve a long seal. Only a courtesy: the commit decides.
@@ -69,6 +71,7 @@ impl Compactor {
             ids,
             absorbing: tokio::sync::Mutex::new(()),
             sealing: tokio::sync::Mutex::new(()),
+            sweeping: tokio::sync::Mutex::new(()),
             state: Mutex::new(None),
             busy: Mutex::new(BTreeSet::new()),
             ghosts: Mutex::new(BTreeSet::new()),

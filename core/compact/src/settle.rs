@@ -1,7 +1,7 @@
 //! Settle: absorb, seal and consolidate to the end, and say what stayed open.
 
 use stele_model::WindowSet;
-use stele_table::View;
+use stele_table::{View, rollups_paused};
 
 use crate::compactor::Compactor;
 use crate::error::Result;
@@ -26,7 +26,8 @@ impl Compactor {
             .consolidate_telling(budget, true, &tell(Stage::Consolidate))
             .await?;
         let view = View::read(&self.log, self.cached_state(), self.clock.now_us()).await?;
-        let left = self.left(&view, seal.paused);
+        let paused = rollups_paused(&self.store).await?.is_some();
+        let left = self.left(&view, paused);
         let stopped = absorb.stopped || seal.stopped || consolidate.stopped;
         let complete = !stopped && absorb.damaged == 0 && left.windows_not_sealed == 0;
         Ok(SettleReport {

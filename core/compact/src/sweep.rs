@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::future::join_all;
 use stele_format::l0;
 use stele_model::time::MINUTE_US;
 use stele_model::{Day, Digest, L0Name};
@@ -34,6 +35,8 @@ use crate::report::{Report, SweepReport};
 const SKEW_US_MAX: u64 = 60_000_000;
 /// Unknown L0 objects opened in one run to see whether they are ghosts.
 const GHOSTS_OPENED_MAX: usize = 256;
+/// Objects deleted at the same time.
+const DELETES: usize = 32;
 /// Where snapshots will be.
 const PINS: &str = "pins";
 
@@ -58,6 +61,17 @@ enum Doomed {
     Head { key: String },
 }
 
+impl Doomed {
+    /// The key, relative to the tenant.
+    fn key(&self) -> String {
+        match self {
+            Self::L0 { name, .. } => format!("{}/{name}", keys::L0),
+            Self::File { path, .. } => keys::data_file(path),
+            Self::Ledger { key } | Self::Entry { key } | Self::Head { key } => key.clone(),
+        }
+    }
+}
+
 impl Compactor {
     /// Deletes what nothing needs any more; see the module's text.
     ///
@@ -65,6 +79,7 @@ impl Compactor {
     /// The store's and the table's, and [`Error::Skew`]; when they come before the first
     /// deletion, nothing was deleted.
     pub async fn sweep(&self, budget: &Budget) -> Result<SweepReport> {
+        let _turn = self.sweeping.lock().await;
         let mut report = SweepReport::default();
         let Some(gathered) = self.gather().await? else {
             return Ok(report);
@@ -78,16 +93,16 @@ impl Compactor {
         doomed_heads(&gathered, self.options.heads_kept, &mut doomed);
         let mut draft = Draft::new(CommitKind::Sweep);
         draft.gone = missing(&gathered);
-        for one in doomed {
+        let mut doomed = doomed.into_iter().peekable();
+        while doomed.peek().is_some() {
             if self.is_past(budget) {
                 report.stopped = true;
                 break;
             }
-            self.delete(one, &gathered.state, &mut draft, &mut report)
-                .await?;
+            let some: Vec<Doomed> = doomed.by_ref().take(DELETES).collect();
+            self.delete_some(some, &mut draft, &mut report).await?;
         }
-        self.note_deleted(gathered.state, draft, &mut report)
-            .await?;
+        self.note_deleted(draft, &mut report).await?;
         Ok(report)
     }
 
@@ -132,14 +147,17 @@ impl Compactor {
         let (mut doomed, mut unknown) = (Vec::new(), Vec::new());
         for object in &gathered.l0 {
             match gathered.state.unswept.get(&object.name.digest) {
-                // An entry no longer listed is older than the history, and so than the grace.
-                Some(consumed) => match written.get(&consumed.version) {
-                    Some(committed_us) if !is_old(*committed_us) => report.objects_waiting += 1,
-                    _ => doomed.push(Doomed::L0 {
-                        name: object.name,
-                        ghost: false,
-                    }),
-                },
+                Some(consumed) => {
+                    // An entry no longer listed was swept: it is older than the history.
+                    let committed_us = written.get(&consumed.version);
+                    match is_old(committed_us.copied().unwrap_or(consumed.committed_us)) {
+                        true => doomed.push(Doomed::L0 {
+                            name: object.name,
+                            ghost: false,
+                        }),
+                        false => report.objects_waiting += 1,
+                    }
+                }
                 None if is_old(object.stored_us) => unknown.push(object.clone()),
                 None => {}
             }
@@ -174,7 +192,11 @@ impl Compactor {
             if opened > GHOSTS_OPENED_MAX {
                 break;
             }
-            let Ok(batches) = l0::decode(fetch(&self.store, &l0_key(&object)).await?) else {
+            let bytes = match fetch(&self.store, &l0_key(&object)).await {
+                Err(Error::Gone { .. }) => continue,
+                other => other?,
+            };
+            let Ok(batches) = l0::decode(bytes) else {
                 continue; // Damaged: absorb says so, and it stays as evidence.
             };
             let asked: Vec<(Digest, Day)> = batches
@@ -189,13 +211,18 @@ impl Compactor {
         Ok(ghosts)
     }
 
+    /// Never shorter than what readers of the log count on.
+    fn history_us(&self) -> i64 {
+        self.options.history_us.max(self.log.options().history_us)
+    }
+
     fn doomed_files(
         &self,
         gathered: &Gathered,
         doomed: &mut Vec<Doomed>,
         report: &mut SweepReport,
     ) {
-        let history_us = self.options.history_us;
+        let history_us = self.history_us();
         for file in &gathered.state.removed {
             if file.removed_us.saturating_add(history_us) > gathered.now_us {
                 report.files_waiting += 1;
@@ -211,7 +238,7 @@ impl Compactor {
     /// Entries and checkpoints before the newest checkpoint that is older than the history: every
     /// version of the history can still be loaded from it.
     fn doomed_log(&self, gathered: &Gathered, doomed: &mut Vec<Doomed>) {
-        let history_us = self.options.history_us;
+        let history_us = self.history_us();
         let is_old =
             |object: &ObjectInfo| object.modified_us.saturating_add(history_us) <= gathered.now_us;
         let checkpoints = gathered.log.iter().filter(|object| is_old(object));
@@ -244,61 +271,82 @@ impl Compactor {
         }
     }
 
-    async fn delete(
+    /// Deletes a few things at once. What another sweep has dealt with meanwhile is left alone:
+    /// once its removal is forgotten, its name may be used again.
+    async fn delete_some(
         &self,
-        one: Doomed,
-        state: &TableState,
+        some: Vec<Doomed>,
         draft: &mut Draft,
         report: &mut SweepReport,
     ) -> Result<()> {
-        match one {
-            Doomed::L0 { name, ghost } => {
-                self.store.delete(&format!("{}/{name}", keys::L0)).await?;
-                report.objects_deleted += 1;
-                report.ghosts_deleted += u64::from(ghost);
-                if state.unswept.contains_key(&name.digest) {
-                    draft.gone.push(name.digest);
-                }
-            }
-            Doomed::File { path, size_bytes } => {
-                self.store.delete(&keys::data_file(&path)).await?;
-                report.files_deleted += 1;
-                report.files_deleted_bytes += size_bytes;
-                draft.forget_removed.push(path);
-            }
-            Doomed::Ledger { key } => {
-                self.store.delete(&key).await?;
-                report.ledger_deleted += 1;
-                draft.forget_removed.push(key);
-            }
-            Doomed::Entry { key } => {
-                self.store.delete(&key).await?;
-                report.entries_deleted += 1;
-            }
-            Doomed::Head { key } => {
-                self.store.delete(&key).await?;
-                report.heads_deleted += 1;
-            }
+        let Some(state) = self.newest_state().await? else {
+            return Ok(());
+        };
+        let some: Vec<Doomed> = some
+            .into_iter()
+            .filter(|one| is_doomed(one, &state))
+            .collect();
+        let deletes = some
+            .iter()
+            .map(|one| async move { self.store.delete(&one.key()).await });
+        for (one, deleted) in some.iter().zip(join_all(deletes).await) {
+            deleted?;
+            note(one, &state, draft, report);
         }
         Ok(())
     }
 
     /// Notes in the log what no longer exists. When the table moves under it, the next run does.
-    async fn note_deleted(
-        &self,
-        state: Arc<TableState>,
-        draft: Draft,
-        report: &mut SweepReport,
-    ) -> Result<()> {
+    async fn note_deleted(&self, mut draft: Draft, report: &mut SweepReport) -> Result<()> {
         if draft.gone.is_empty() && draft.forget_removed.is_empty() {
             return Ok(());
         }
+        let Some(state) = self.newest_state().await? else {
+            return Ok(());
+        };
+        draft.keep_what_is_new(&state);
         let mut commits = Report::default();
         if let Published::Stale(_) = self.publish(state, &draft, &mut commits).await? {
             tracing::debug!("deleted objects will be noted by the next sweep");
         }
         report.commits += commits.commits;
         Ok(())
+    }
+}
+
+/// Whether the newest state still says so of what is named there.
+fn is_doomed(one: &Doomed, state: &TableState) -> bool {
+    match one {
+        Doomed::File { path, .. } => {
+            let is_removed = state.removed.iter().any(|file| file.path == *path);
+            is_removed && !state.files.contains_key(path)
+        }
+        Doomed::Ledger { key } => state.ledger.retired.iter().any(|object| object.key == *key),
+        Doomed::L0 { .. } | Doomed::Entry { .. } | Doomed::Head { .. } => true,
+    }
+}
+
+/// Counts a deletion, and drafts what the log must learn of it.
+fn note(one: &Doomed, state: &TableState, draft: &mut Draft, report: &mut SweepReport) {
+    match one {
+        Doomed::L0 { name, ghost } => {
+            report.objects_deleted += 1;
+            report.ghosts_deleted += u64::from(*ghost);
+            if state.unswept.contains_key(&name.digest) {
+                draft.gone.push(name.digest);
+            }
+        }
+        Doomed::File { path, size_bytes } => {
+            report.files_deleted += 1;
+            report.files_deleted_bytes += size_bytes;
+            draft.forget_removed.push(path.clone());
+        }
+        Doomed::Ledger { key } => {
+            report.ledger_deleted += 1;
+            draft.forget_removed.push(key.clone());
+        }
+        Doomed::Entry { .. } => report.entries_deleted += 1,
+        Doomed::Head { .. } => report.heads_deleted += 1,
     }
 }
 

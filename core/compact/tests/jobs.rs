@@ -185,7 +185,7 @@ async fn one_round_that_holds_a_batch_twice_takes_it_once() {
     world.expected.add(&b.rows);
     world.put(std::slice::from_ref(&a)).await;
     world.put(&[a.clone(), b.clone()]).await;
-    world.put(&[b.clone()]).await;
+    world.put(std::slice::from_ref(&b)).await;
     compactor.absorb(&ALL).await.unwrap();
     compactor.absorb(&ALL).await.unwrap();
     assert_eq!(world.state().await.totals.batches, 2);
@@ -335,6 +335,30 @@ async fn small_memory_still_settles_everything_exactly() {
     let report = compactor.settle(&small, &|_| ()).await.unwrap();
     assert!(report.absorb.commits > 1, "{report:?}");
     world.check("settled in 4 MiB").await;
+}
+
+#[tokio::test]
+async fn a_day_larger_than_memory_is_split_by_window_and_sealed_exactly() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    // 2 MiB of values without a pattern, over four hours in one open file.
+    let mut dice = Rng::new(5);
+    let mut rows = rows("cpu", DAY0 + 4 * HOUR_US, 50_000, 288_000);
+    rows.rows
+        .iter_mut()
+        .for_each(|row| row.value = f64::from_bits(dice.next_u64() >> 2));
+    world.accept(rows).await;
+    compactor.absorb(&ALL).await.unwrap();
+    assert_eq!(files(&world.state().await.clone())[0], 1);
+    let small = Budget {
+        deadline_us: i64::MAX,
+        memory_bytes: 1 << 20,
+    };
+    let report = compactor.seal(&small, false).await.unwrap();
+    assert_eq!(report.windows_sealed, 4);
+    assert!(report.commits >= 4, "{report:?}");
+    assert_eq!(files(&world.state().await.clone())[0], 0);
+    world.check("sealed in parts").await;
 }
 
 #[tokio::test]

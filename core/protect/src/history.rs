@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stele_model::{Digest, RowsHash};
-use stele_store::{TenantStore, keys};
+use stele_store::{ObjectInfo, TenantStore, keys};
 use stele_table::{LedgerRow, LogEntry, TableLog, TableState};
 
 use crate::report::{Check, Progress, Stage, VerifyReport};
@@ -51,10 +51,8 @@ pub(crate) async fn check_entries(
             Err(error) => report.find(Check::Conservation, key, chain(&error)),
         }
     }
-    let checkpoints = listed
-        .iter()
-        .filter(|o| o.key.ends_with(".checkpoint.parquet"));
-    if let Some(newest) = checkpoints.last() {
+    let is_checkpoint = |object: &&ObjectInfo| object.key.ends_with(".checkpoint.parquet");
+    if let Some(newest) = listed.iter().rfind(is_checkpoint) {
         check_checkpoint(log, &newest.key, report).await;
     }
     check_heads(store, log, first, report).await;
