@@ -269,8 +269,9 @@ impl fmt::Display for Plan {
 }
 
 fn random_fault(rng: &mut Rng, operation: Operation, class: KeyClass) -> Fault {
+    let soon = rng.pick(&[10, 60, 600]);
     let late = Fault::Late {
-        requests: u32::try_from(1 + rng.below(60)).unwrap_or(1),
+        requests: u32::try_from(1 + rng.below(soon)).unwrap_or(1),
     };
     let delay = Fault::Delay {
         turns: u32::try_from(1 + rng.below(12)).unwrap_or(1),

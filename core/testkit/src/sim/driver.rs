@@ -294,7 +294,9 @@ impl Driver {
                     38..58 => Job::Seal { forced: false },
                     58..68 => Job::Seal { forced: true },
                     68..76 => Job::Consolidate,
-                    76..94 => Job::Sweep,
+                    76..92 => Job::Sweep,
+                    92..94 => Job::Pause(true),
+                    94..96 => Job::Pause(false),
                     _ => Job::Settle,
                 };
                 let task = job(&process, kind);
@@ -485,6 +487,7 @@ impl Driver {
         for actor in ACTORS {
             self.restart(actor);
         }
+        self.job(Job::Pause(false)).await?;
         self.settle().await?;
         self.i12_replayed_batches_change_nothing().await?;
         self.i15_nothing_is_left_over().await?;

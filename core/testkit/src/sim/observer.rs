@@ -92,7 +92,7 @@ impl Observer {
         self.checks += 1;
         i7_no_key_has_two_contents(&self.store)?;
         // Warm and cold reads must both be right.
-        let cached = self.warm.clone().filter(|_| self.checks % 3 != 0);
+        let cached = self.warm.clone().filter(|_| !self.checks.is_multiple_of(3));
         let seen = self.read(cached, now_us).await?;
         i2_exactly_once_and_i3_no_invention(registry.expected(), &seen.samples)?;
         if !whole {

@@ -7,7 +7,7 @@ use stele_compact::{Budget, Compactor, Options, reader};
 use stele_ingest::{Ingestor, Receipt};
 use stele_model::{Clock, Digest, ErrorKind, L0Name, Resolution, Rows, TenantId};
 use stele_store::{TenantStore, Tier};
-use stele_table::{TableLog, View};
+use stele_table::{TableLog, View, set_rollups_paused};
 
 use crate::clock::{ManualClock, SeededIds};
 use crate::fault::FaultWorld;
@@ -72,10 +72,14 @@ impl Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Job {
     Absorb,
-    Seal { forced: bool },
+    Seal {
+        forced: bool,
+    },
     Consolidate,
     Sweep,
     Settle,
+    /// Rollups are paused, or resumed.
+    Pause(bool),
 }
 
 /// An error as a violation or the trace shows it.
@@ -148,7 +152,12 @@ pub(super) fn ingest_group(process: &Process, object: stele_format::l0::Encoded)
 }
 
 pub(super) fn job(process: &Process, job: Job) -> Task {
-    let compactor = Arc::clone(&process.compactor);
+    let Process {
+        compactor,
+        store,
+        clock,
+        ..
+    } = process.clone();
     Box::pin(async move {
         let budget = Budget::unlimited();
         let (mut sealed, mut deleted) = ((0, 0), 0);
@@ -169,6 +178,10 @@ pub(super) fn job(process: &Process, job: Job) -> Task {
                 .settle(&budget, &|_| ())
                 .await
                 .map(|r| note(&r.seal)),
+            Job::Pause(paused) => set_rollups_paused(&store, paused, clock.now_us())
+                .await
+                .map(|_| "set".to_owned())
+                .map_err(Into::into),
         };
         let result = result.map_err(|error| Failed {
             kind: error.kind(),
