@@ -175,23 +175,23 @@ fn settled(report: &SettleReport) -> String {
     if left.objects > 0 {
         text.push_str(&format!("\nleft: {} objects not absorbed", left.objects));
     }
-    for (windows, why) in [
-        (&left.windows_not_closed, "not closed yet"),
-        (&left.windows_not_sealed, "closed and not sealed"),
-    ] {
-        if !windows.is_empty() {
-            let first = windows
-                .iter()
-                .next()
-                .map(|w| rfc3339(w.start_us()))
-                .unwrap_or_default();
-            text.push_str(&format!(
-                "\nleft: {} windows {why}, from {first}",
-                windows.len()
-            ));
+    let mut windows = |count: u64, since_us: Option<i64>, why: &str| {
+        if count > 0 {
+            let since = since_us.map(rfc3339).unwrap_or_default();
+            text.push_str(&format!("\nleft: {count} windows {why}, from {since}"));
         }
-    }
-    if seal.paused {
+    };
+    windows(
+        left.windows_not_closed,
+        left.not_closed_since_us,
+        "not closed yet",
+    );
+    windows(
+        left.windows_not_sealed,
+        left.not_sealed_since_us,
+        "closed and not sealed",
+    );
+    if left.paused {
         text.push_str("\nrollups are paused: nothing was sealed (`stele rollups resume`)");
     }
     text

@@ -75,7 +75,7 @@ impl Machine {
             out.push(
                 "host.cpu.core_usage_percent",
                 Some(("cpu", &tag)),
-                f64::from(cpu.cpu_usage()),
+                f64::from(cpu.usage()),
             );
         }
         out.bytes("host.memory.total_bytes", None, self.system.total_memory());
@@ -98,7 +98,8 @@ impl Machine {
             out.bytes("host.disk.available_bytes", tag, disk.available_space());
         }
         for (name, data) in &self.networks {
-            let tag = Some(("interface", name.as_str()));
+            let name = name.to_string_lossy();
+            let tag = Some(("interface", &*name));
             out.bytes("host.network.received_bytes", tag, data.total_received());
             out.bytes(
                 "host.network.transmitted_bytes",

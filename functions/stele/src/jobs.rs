@@ -164,7 +164,7 @@ impl Schedule {
     fn failed(&self, job: &str, error: &stele_compact::Error) {
         tracing::error!(
             job,
-            error = &error as &dyn std::error::Error,
+            error = error as &dyn std::error::Error,
             "the job failed; it runs again"
         );
         self.note(|done| {

@@ -194,13 +194,21 @@ fn fault(kind: ErrorKind, error: &(dyn std::error::Error + 'static)) -> Response
     error_response(kind, &error.to_string())
 }
 
+/// A reply of one JSON value.
+fn json(value: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => fault(ErrorKind::Internal, &error),
+    }
+}
+
 async fn read_status(server: &Server) -> Result<Status, Response> {
     let status = Status::read(&server.node, server.seal_delay_us, server.jobs.done()).await;
     status.map_err(|error| fault(error.kind(), &error))
 }
 
 async fn status(State(server): State<Server>) -> Result<Response, Response> {
-    Ok(axum::Json(read_status(&server).await?).into_response())
+    Ok(json(&read_status(&server).await?))
 }
 
 async fn metrics(State(server): State<Server>) -> Result<Response, Response> {
@@ -210,7 +218,7 @@ async fn metrics(State(server): State<Server>) -> Result<Response, Response> {
 
 async fn settle(State(server): State<Server>) -> Response {
     match server.jobs.settle().await {
-        Ok(report) => axum::Json(report).into_response(),
+        Ok(report) => json(&report),
         Err(Some(error)) => fault(error.kind(), &error),
         Err(None) => error_response(ErrorKind::Unavailable, "the server is stopping"),
     }
@@ -221,7 +229,7 @@ async fn rollups(State(server): State<Server>) -> Result<Response, Response> {
     let paused = paused.map_err(|error| fault(error.kind(), &error))?;
     let since = paused.map(|p| stele_model::time::rfc3339(p.since_us));
     let body = serde_json::json!({"rollups_paused": paused.is_some(), "since": since});
-    Ok(axum::Json(body).into_response())
+    Ok(json(&body))
 }
 
 async fn set_rollups(
