@@ -254,11 +254,14 @@ impl State {
     fn delete_many(&self, body: &[u8]) -> Response {
         let body = String::from_utf8_lossy(body);
         let mut objects = self.objects();
+        let mut xml = String::from("<DeleteResult>");
         for part in body.split("<Key>").skip(1) {
             let key = part.split("</Key>").next().unwrap_or_default();
             objects.remove(key);
+            xml.push_str(&format!("<Deleted><Key>{key}</Key></Deleted>"));
         }
-        xml_body("200 OK", "<DeleteResult></DeleteResult>")
+        xml.push_str("</DeleteResult>");
+        xml_body("200 OK", &xml)
     }
 }
 

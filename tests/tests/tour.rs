@@ -64,15 +64,12 @@ fn the_tour_of_the_readme_shows_data_from_every_table() {
     let said = String::from_utf8(done.stdout).unwrap();
     let log = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{}\n{said}\n{log}", done.status);
-    for promised in [
-        "HTTP/1.1 204",
-        "41.5",
-        "12.25",
-        "orders",
-        "2026-01-05T10:00:00",
-    ] {
+    let rollup = "\"count\":2,\"sum\":8.0,\"min\":3.0,\"max\":5.0,\"first\":3.0,\"last\":5.0";
+    for promised in ["HTTP/1.1 204", "41.5", "12.25", rollup] {
         assert!(said.contains(promised), "no {promised} in\n{said}\n{log}");
     }
+    // Asked before and after settle.
+    assert_eq!(said.matches(rollup).count(), 2, "{said}");
     let empty = said.lines().any(|line| line.trim() == "[]");
     assert!(!empty, "a query of the tour has no row:\n{said}\n{log}");
     server.stop().unwrap();
