@@ -13,6 +13,7 @@ use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use zstd::bulk::Compressor;
+use zstd::zstd_safe::{CParameter, Strategy};
 
 use crate::codec::runs::{Cursor, Runs};
 use crate::codec::{bits, delta, hybrid, split};
@@ -34,6 +35,30 @@ pub(crate) struct Settings {
     pub group_rows: usize,
     /// Whether pages have statistics and an index.
     pub indexed: bool,
+    /// Whether integers are encoded in two ways and the smaller one kept.
+    pub thorough: bool,
+}
+
+/// The compressors of one file.
+pub(crate) struct Zstd {
+    general: Compressor<'static>,
+    /// For bytes that are symbols drawn at random: hardly looks for matches, which would cost
+    /// more than the symbols.
+    symbols: Compressor<'static>,
+}
+
+impl Zstd {
+    pub fn new(level: i32) -> Self {
+        let mut general = Compressor::default();
+        let mut symbols = Compressor::default();
+        general
+            .set_compression_level(level)
+            .and_then(|()| symbols.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast)))
+            .and_then(|()| symbols.set_parameter(CParameter::MinMatch(7)))
+            .and_then(|()| symbols.set_parameter(CParameter::HashLog(6)))
+            .expect("zstd has these levels and parameters");
+        Self { general, symbols }
+    }
 }
 
 /// The values of a column; of an optional one, those that are present.
@@ -70,7 +95,7 @@ pub(crate) fn encode(
     presence: Option<&Runs<bool>>,
     rows: usize,
     settings: &Settings,
-    zstd: &mut Compressor<'static>,
+    zstd: &mut Zstd,
 ) -> Result<Chunk> {
     if let Data::Floats(values) = data
         && let Some(keyed) = few_distinct(values)
@@ -95,7 +120,13 @@ pub(crate) fn encode(
         let mut body = Vec::new();
         let (encoding, range) = values.page(count, &mut body);
         index.add(&range, here - count);
-        pages.data(here, here - count, &levels, &body, encoding)?;
+        let wide = if settings.thorough {
+            values.symbols(count)
+        } else {
+            Vec::new()
+        };
+        let (body, packed) = pages.smaller(body, wide)?;
+        pages.data(here, here - count, &levels, (&body, &packed), encoding)?;
         done += here;
     }
     index.finish(pages, rows)
@@ -205,6 +236,17 @@ impl<'a> Values<'a> {
                 (Encoding::DELTA_LENGTH_BYTE_ARRAY, Range::None)
             }
         }
+    }
+
+    /// The last `n` values in the form of whole bytes; empty where that makes no sense.
+    fn symbols(&self, n: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Data::Ints(values, _) = self.data
+            && n > 0
+        {
+            delta::encode_bytes(&mut out, &values[self.done - n..self.done]);
+        }
+        out
     }
 
     fn keys(&mut self, n: usize, out: &mut Vec<u8>) -> Range {
@@ -354,7 +396,7 @@ fn cut_above(text: &[u8]) -> (Vec<u8>, bool) {
 /// Writes pages with their headers and notes where they are.
 struct Pages<'a> {
     settings: &'a Settings,
-    zstd: &'a mut Compressor<'static>,
+    zstd: &'a mut Zstd,
     out: TrackedWrite<Vec<u8>>,
     offsets: OffsetIndexBuilder,
     encodings: Vec<Encoding>,
@@ -363,7 +405,7 @@ struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    fn new(settings: &'a Settings, zstd: &'a mut Compressor<'static>) -> Self {
+    fn new(settings: &'a Settings, zstd: &'a mut Zstd) -> Self {
         Self {
             settings,
             zstd,
@@ -379,6 +421,7 @@ impl<'a> Pages<'a> {
         let page = Page::DictionaryPage {
             buf: self
                 .zstd
+                .general
                 .compress(plain)
                 .map_err(Error::Compression)?
                 .into(),
@@ -391,19 +434,39 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
+    /// Compresses the values of a page, or their other form when that becomes smaller; returns
+    /// the chosen form, plain and compressed.
+    fn smaller(&mut self, body: Vec<u8>, wide: Vec<u8>) -> Result<(Vec<u8>, Vec<u8>)> {
+        let packed = self
+            .zstd
+            .general
+            .compress(&body)
+            .map_err(Error::Compression)?;
+        if !wide.is_empty() {
+            let other = self
+                .zstd
+                .symbols
+                .compress(&wide)
+                .map_err(Error::Compression)?;
+            if other.len() < packed.len().min(body.len()) {
+                return Ok((wide, other));
+            }
+        }
+        Ok((body, packed))
+    }
+
     /// A data page (version 2: levels stay outside the compression) of `rows` rows.
     fn data(
         &mut self,
         rows: usize,
         nulls: usize,
         levels: &[u8],
-        values: &[u8],
+        (values, packed): (&[u8], &[u8]),
         encoding: Encoding,
     ) -> Result<()> {
         let mut buf = levels.to_vec();
-        let packed = self.zstd.compress(values).map_err(Error::Compression)?;
         let is_compressed = packed.len() < values.len();
-        buf.extend_from_slice(if is_compressed { &packed } else { values });
+        buf.extend_from_slice(if is_compressed { packed } else { values });
         let page = Page::DataPageV2 {
             buf: buf.into(),
             num_values: count(rows)?,

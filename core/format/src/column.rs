@@ -25,7 +25,8 @@ impl Hasher for Identity {
     }
 }
 
-type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Identity>>;
+/// A map whose keys are hashes already.
+pub(crate) type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Identity>>;
 
 /// A dictionary of texts, kept as the dictionary page it becomes: `length (u32 LE), bytes` each.
 #[derive(Default)]

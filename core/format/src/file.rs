@@ -21,10 +21,9 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnDescPtr;
 use stele_model::{Digest, FileStats, RowsHash, Series};
-use zstd::bulk::Compressor;
 
 use crate::EncodedFile;
-use crate::chunk::{self, Chunk, Data, Settings};
+use crate::chunk::{self, Chunk, Data, Settings, Zstd};
 use crate::codec::runs::Runs;
 use crate::digest::content_digest;
 use crate::error::{Error, Result};
@@ -53,7 +52,7 @@ struct Group {
 pub(crate) struct FileBuilder {
     columns: &'static [Column],
     pub settings: Settings,
-    zstd: Compressor<'static>,
+    zstd: Zstd,
     groups: Vec<Group>,
     bytes: usize,
     rows: usize,
@@ -61,13 +60,10 @@ pub(crate) struct FileBuilder {
 
 impl FileBuilder {
     pub fn new(columns: &'static [Column], settings: Settings) -> Self {
-        let mut zstd = Compressor::default();
-        zstd.set_compression_level(settings.level)
-            .expect("the levels in Settings exist in zstd");
         Self {
             columns,
             settings,
-            zstd,
+            zstd: Zstd::new(settings.level),
             groups: Vec::new(),
             bytes: 0,
             rows: 0,

@@ -21,6 +21,7 @@ const SETTINGS: Settings = Settings {
     page_rows: 32_768,
     group_rows: 262_144,
     indexed: false,
+    thorough: false,
 };
 
 /// The metadata entry that lists the batches: `digest:rows`, separated by spaces.

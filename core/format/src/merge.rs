@@ -1,6 +1,6 @@
 //! The streaming k-way merge of sources, with an exact account of what it dropped.
 //!
-//! Sources are ordered by series once per run of rows, not per row; within a series the source
+//! Sources are placed by series once per run of rows, not per row; within a series the source
 //! with the earliest row is read up to where the next source begins.
 
 use std::cmp::Ordering;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use stele_model::merge::merge_order;
 use stele_model::{RowsHash, Series};
 
-use crate::digest::{row_hash, series_hash};
-use crate::error::{Error, Result};
-use crate::sample::{RollupChunk, RollupSource, SampleChunk, SampleRow, SampleSource};
+use crate::digest::row_hash;
+use crate::error::Result;
+use crate::sample::{SampleChunk, SampleRow, SampleSource};
 use crate::sample_file::CHUNK_ROWS;
+use crate::waiting::{Head, SampleHead, Waiting, gallop};
 
 /// What a merge read, returned and dropped. Once the merge ended,
 /// `rows_in = rows_out + duplicates + overridden`, and so with the hashes; all of it depends only
@@ -49,79 +50,12 @@ impl MergeTally {
     }
 }
 
-/// A source and the rows of its current chunk that are not yet merged.
-struct Head<S, R> {
-    source: S,
-    series: Arc<Series>,
-    rows: Vec<R>,
-    at: usize,
-}
-
-impl<S, R> Head<S, R> {
-    fn rest(&self) -> &[R] {
-        &self.rows[self.at..]
-    }
-}
-
-fn series_order(a: &Arc<Series>, b: &Arc<Series>) -> Ordering {
-    if Arc::ptr_eq(a, b) {
-        Ordering::Equal
-    } else {
-        a.cmp(b)
-    }
-}
-
-/// A binary heap of sources, the least series on top.
-struct Heap<T>(Vec<T>);
-
-impl<T> Heap<T> {
-    fn push(&mut self, item: T, order: impl Fn(&T, &T) -> Ordering) {
-        self.0.push(item);
-        let mut at = self.0.len() - 1;
-        while at > 0 {
-            let parent = (at - 1) / 2;
-            if order(&self.0[at], &self.0[parent]).is_ge() {
-                break;
-            }
-            self.0.swap(at, parent);
-            at = parent;
-        }
-    }
-
-    fn pop(&mut self, order: impl Fn(&T, &T) -> Ordering) -> Option<T> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let top = self.0.swap_remove(0);
-        let mut at = 0;
-        loop {
-            let (left, right) = (2 * at + 1, 2 * at + 2);
-            if left >= self.0.len() {
-                return Some(top);
-            }
-            let smaller = right < self.0.len() && order(&self.0[right], &self.0[left]).is_lt();
-            let child = if smaller { right } else { left };
-            if order(&self.0[child], &self.0[at]).is_ge() {
-                return Some(top);
-            }
-            self.0.swap(at, child);
-            at = child;
-        }
-    }
-}
-
-type SampleHead = Head<Box<dyn SampleSource>, SampleRow>;
-
-fn by_series<S, R>(a: &Box<Head<S, R>>, b: &Box<Head<S, R>>) -> Ordering {
-    series_order(&a.series, &b.series)
-}
-
 /// The merge of any number of sources: strictly ascending by (series, ts), the greatest row in
 /// merge order kept. It is a source itself.
 pub struct Merge {
     /// Sources not yet asked for their first chunk.
     unread: Vec<Box<dyn SampleSource>>,
-    heap: Heap<Box<SampleHead>>,
+    waiting: Waiting,
     /// The sources of the current series, the earliest last.
     active: Vec<Box<SampleHead>>,
     series: Arc<Series>,
@@ -139,7 +73,7 @@ impl Merge {
     pub fn new(sources: Vec<Box<dyn SampleSource>>) -> Self {
         Self {
             unread: sources,
-            heap: Heap(Vec::new()),
+            waiting: Waiting::default(),
             active: Vec::new(),
             series: Arc::default(),
             hash: 0,
@@ -161,8 +95,10 @@ impl Merge {
             return Ok(());
         };
         let order = chunk.series.cmp(&head.series);
-        let ascends = order.is_gt() || order.is_eq() && !goes_back(&head.rows, &chunk.rows);
-        if !ascends {
+        // The last row of `out` is the last one this source gave, or another of its time.
+        let first = chunk.rows[0].ts_us;
+        let ascends = || self.out.last().is_none_or(|last| last.ts_us <= first);
+        if order.is_lt() || order.is_eq() && !ascends() {
             return Err(crate::file::unsorted(&chunk.series, chunk.rows[0].ts_us));
         }
         head.rows = chunk.rows;
@@ -171,7 +107,7 @@ impl Merge {
             self.activate(head);
         } else {
             head.series = chunk.series;
-            self.heap.push(head, by_series);
+            self.waiting.push(head);
         }
         Ok(())
     }
@@ -195,21 +131,13 @@ impl Merge {
                     rows: chunk.rows,
                     at: 0,
                 };
-                self.heap.push(Box::new(head), by_series);
+                self.waiting.push(Box::new(head));
             }
         }
-        let Some(first) = self.heap.pop(by_series) else {
+        let Some((series, hash)) = self.waiting.pop(&mut self.active) else {
             return Ok(false);
         };
-        self.series = Arc::clone(&first.series);
-        self.hash = series_hash(&self.series);
-        self.active.push(first);
-        while let Some(next) = self.heap.0.first() {
-            if series_order(&next.series, &self.series).is_ne() {
-                break;
-            }
-            self.active.extend(self.heap.pop(by_series));
-        }
+        (self.series, self.hash) = (series, hash);
         self.active
             .sort_by_key(|head| std::cmp::Reverse(head.rest()[0].ts_us));
         Ok(true)
@@ -227,6 +155,10 @@ impl Merge {
             }
         };
         let end = head.at + n;
+        if self.out.is_empty() && n == head.rows.len() && is_strict(&head.rows) {
+            self.take_all(std::mem::take(&mut head.rows));
+            return self.refill(head);
+        }
         self.append(&head.rows[head.at..end]);
         head.at = end;
         if head.rest().is_empty() {
@@ -235,6 +167,17 @@ impl Merge {
             self.activate(head);
             Ok(())
         }
+    }
+
+    /// Makes strictly ascending rows the first of a series without copying them.
+    fn take_all(&mut self, rows: Vec<SampleRow>) {
+        self.tally.rows_in += rows.len() as u64;
+        for row in &rows {
+            let hash = row_hash(self.hash, row.ts_us, row.value, &row.extra);
+            self.tally.hash_in.add(hash);
+        }
+        self.out = rows;
+        self.repeats = 0;
     }
 
     /// Appends rows that are not earlier than the last of `out`.
@@ -302,7 +245,10 @@ impl Merge {
 
     /// Hands the first `n` merged rows on.
     fn emit(&mut self, n: usize) -> SampleChunk {
-        let rest = self.out.split_off(n);
+        // The next series is likely to be as long.
+        let mut rest = Vec::with_capacity(self.out.len());
+        rest.extend_from_slice(&self.out[n..]);
+        self.out.truncate(n);
         let rows = std::mem::replace(&mut self.out, rest);
         self.tally.rows_out += rows.len() as u64;
         for row in &rows {
@@ -325,21 +271,8 @@ fn next_non_empty(source: &mut Box<dyn SampleSource>) -> Result<Option<SampleChu
     }
 }
 
-fn goes_back(before: &[SampleRow], after: &[SampleRow]) -> bool {
-    match (before.last(), after.first()) {
-        (Some(last), Some(first)) => last.ts_us > first.ts_us,
-        _ => false,
-    }
-}
-
-/// The number of leading rows for which `before` holds: looks 1, 2, 4, … rows ahead, then halves.
-fn gallop<R>(rows: &[R], before: impl Fn(&R) -> bool) -> usize {
-    let mut step = 1;
-    while step < rows.len() && before(&rows[step]) {
-        step *= 2;
-    }
-    let (lo, hi) = (step / 2, step.min(rows.len()));
-    lo + rows[lo..hi].partition_point(before)
+fn is_strict(rows: &[SampleRow]) -> bool {
+    rows.windows(2).all(|pair| pair[0].ts_us < pair[1].ts_us)
 }
 
 impl SampleSource for Merge {
@@ -359,91 +292,5 @@ impl SampleSource for Merge {
                 return Ok(Some(self.emit(self.out.len() - 1)));
             }
         }
-    }
-}
-
-type RollupHead = Head<Box<dyn RollupSource>, (i64, stele_model::Aggregate)>;
-
-/// The merge of rollup files whose bins are disjoint: row for row, nothing is folded.
-pub struct RollupMerge {
-    unread: Vec<Box<dyn RollupSource>>,
-    heap: Heap<Box<RollupHead>>,
-    /// The last bin returned.
-    last: Option<(Arc<Series>, i64)>,
-}
-
-fn by_bin(a: &Box<RollupHead>, b: &Box<RollupHead>) -> Ordering {
-    by_series(a, b).then_with(|| a.rest()[0].0.cmp(&b.rest()[0].0))
-}
-
-impl RollupMerge {
-    /// Merges sources that ascend strictly by (series, start).
-    #[must_use]
-    pub fn new(sources: Vec<Box<dyn RollupSource>>) -> Self {
-        Self {
-            unread: sources,
-            heap: Heap(Vec::new()),
-            last: None,
-        }
-    }
-
-    fn fill(&mut self, mut source: Box<dyn RollupSource>) -> Result<()> {
-        while let Some(chunk) = source.next_chunk()? {
-            if !chunk.bins.is_empty() {
-                let head = Head {
-                    source,
-                    series: chunk.series,
-                    rows: chunk.bins,
-                    at: 0,
-                };
-                self.heap.push(Box::new(head), by_bin);
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-}
-
-impl RollupSource for RollupMerge {
-    /// # Errors
-    /// [`crate::Error::Corrupt`] when two sources hold the same bin.
-    fn next_chunk(&mut self) -> Result<Option<RollupChunk>> {
-        for source in std::mem::take(&mut self.unread) {
-            self.fill(source)?;
-        }
-        let Some(mut head) = self.heap.pop(by_bin) else {
-            return Ok(None);
-        };
-        let start = head.rest()[0].0;
-        let n = match self.heap.0.first() {
-            Some(next) if series_order(&next.series, &head.series).is_eq() => {
-                let bound = next.rest()[0].0;
-                gallop(head.rest(), |bin| bin.0 < bound).max(1)
-            }
-            _ => head.rest().len(),
-        };
-        let ascends = self.last.as_ref().is_none_or(|(series, last)| {
-            series_order(series, &head.series)
-                .then(last.cmp(&start))
-                .is_lt()
-        });
-        if !ascends {
-            return Err(Error::corrupt("two rollup files hold the same bin"));
-        }
-        let series = Arc::clone(&head.series);
-        let bins: Vec<_> = if head.at == 0 && n == head.rows.len() {
-            std::mem::take(&mut head.rows)
-        } else {
-            head.rest()[..n].to_vec()
-        };
-        head.at += n;
-        let end = bins.last().map_or(start, |bin| bin.0);
-        self.last = Some((Arc::clone(&series), end));
-        if head.at < head.rows.len() {
-            self.heap.push(head, by_bin);
-        } else {
-            self.fill(head.source)?;
-        }
-        Ok(Some(RollupChunk { series, bins }))
     }
 }

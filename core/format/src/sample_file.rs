@@ -23,6 +23,7 @@ pub(crate) const TABLE: Settings = Settings {
     page_rows: 8192,
     group_rows: 262_144,
     indexed: true,
+    thorough: true,
 };
 
 /// Rows of a chunk handed on: a chunk and its copies stay in the processor's cache.
