@@ -99,6 +99,12 @@ pub enum Error {
         /// The name as sent.
         name: String,
     },
+    /// A list or a struct where only plain values can stand.
+    #[error("column {column:?} holds lists or structs, which CSV cannot say; ask for JSON")]
+    NotTabular {
+        /// The column.
+        column: String,
+    },
     /// A request to `/sql` without any SQL.
     #[error("no SQL text: send it as the body of POST /sql or as GET /sql?q=")]
     NoQuery,
@@ -150,6 +156,7 @@ impl Error {
             | Self::NoSuchTable { .. }
             | Self::NoSuchColumn { .. }
             | Self::NoSuchFunction { .. }
+            | Self::NotTabular { .. }
             | Self::Invalid { .. } => ErrorKind::InvalidQuery,
             Self::NoSuchFormat { .. } | Self::NoQuery | Self::NotText => ErrorKind::Malformed,
             Self::Deadline { .. } => ErrorKind::QueryTimeout,

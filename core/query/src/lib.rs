@@ -20,6 +20,7 @@ mod guard;
 mod http;
 mod nearest;
 pub mod output;
+mod runs;
 mod scan;
 mod session;
 mod tables;

@@ -81,7 +81,7 @@ mod tests {
             ("samples", "sample", 1),
             ("smaples", "samples", 1),
             ("TS", "ts", 0),
-            ("value", "volume", 3),
+            ("value", "volume", 2),
         ] {
             assert_eq!(distance(a, b), edits, "{a} {b}");
         }

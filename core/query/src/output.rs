@@ -180,6 +180,13 @@ enum Encoder {
 
 impl Encoder {
     fn new(format: Format, schema: &Schema) -> Result<Self> {
+        if format == Format::Csv
+            && let Some(field) = schema.fields().iter().find(|f| f.data_type().is_nested())
+        {
+            return Err(Error::NotTabular {
+                column: field.name().clone(),
+            });
+        }
         Ok(match format {
             Format::Json => Self::Json(json::Rows::array()),
             Format::Ndjson => Self::Json(json::Rows::lines()),

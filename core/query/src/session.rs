@@ -82,6 +82,7 @@ pub(crate) fn template(config: &QueryConfig) -> Result<SessionState> {
         .with_config(session)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(crate::runs::AggregateRuns))
         .build())
 }
 

@@ -352,7 +352,10 @@ impl TextCondition {
                 return exec_err!("a condition on {} is no boolean", self.name);
             };
             // NULL is no match.
-            let verdict = arrow::compute::prep_null_mask_filter(verdict);
+            let verdict = match verdict.null_count() {
+                0 => verdict.clone(),
+                _ => arrow::compute::prep_null_mask_filter(verdict),
+            };
             all = Some(match all {
                 None => verdict,
                 Some(all) => arrow::compute::and(&all, &verdict)?,

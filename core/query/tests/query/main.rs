@@ -1,0 +1,14 @@
+//! The query crate from its text to its bytes, over a store in memory.
+//!
+//! One binary, because each links DataFusion.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bench;
+mod exact;
+mod fixture;
+mod guarded;
+mod plans;
+mod requests;
+mod slt;
+mod web;

@@ -1,0 +1,192 @@
+//! `/sql` as a client sees it.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use axum::response::Response;
+use futures::StreamExt;
+use stele_query::{QueryConfig, router};
+use tower::ServiceExt;
+
+use crate::fixture::{Fixture, Made, Stage, config, us};
+
+async fn send(fixture: &Fixture, request: Request<Body>) -> Response {
+    router(fixture.state()).oneshot(request).await.expect("infallible")
+}
+
+async fn body(response: Response) -> String {
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+    String::from_utf8(bytes.expect("a whole body").to_vec()).expect("text")
+}
+
+fn post(sql: &str) -> Request<Body> {
+    Request::post("/sql").body(Body::from(sql.to_owned())).expect("a request")
+}
+
+#[tokio::test]
+async fn get_and_post_answer_alike_in_every_format() {
+    let fixture = Fixture::at(Stage::Mixed).await;
+    let sql = "SELECT metric, value FROM samples WHERE metric = 'requests' ORDER BY ts LIMIT 2";
+    let query = "SELECT%20metric,%20value%20FROM%20samples%20WHERE%20metric%20=%20'requests'\
+                 %20ORDER%20BY%20ts%20LIMIT%202";
+    let want = [
+        (
+            "json",
+            "application/json",
+            "[{\"metric\":\"requests\",\"value\":5.0},\n{\"metric\":\"requests\",\"value\":8.0}]\n",
+        ),
+        (
+            "ndjson",
+            "application/x-ndjson",
+            "{\"metric\":\"requests\",\"value\":5.0}\n{\"metric\":\"requests\",\"value\":8.0}\n",
+        ),
+        (
+            "csv",
+            "text/csv; charset=utf-8; header=present",
+            "metric,value\nrequests,5.0\nrequests,8.0\n",
+        ),
+    ];
+    for (format, content_type, text) in want {
+        let get = Request::get(format!("/sql?q={query}&format={format}"));
+        let get = send(&fixture, get.body(Body::empty()).expect("a request")).await;
+        assert_eq!(get.status(), StatusCode::OK);
+        assert_eq!(get.headers()[header::CONTENT_TYPE], content_type);
+        assert_eq!(body(get).await, text);
+        let post = Request::post("/sql")
+            .header(header::ACCEPT, content_type)
+            .body(Body::from(sql))
+            .expect("a request");
+        assert_eq!(body(send(&fixture, post).await).await, text);
+    }
+}
+
+#[tokio::test]
+async fn arrow_keeps_what_json_cannot_say() {
+    let fixture = Fixture::at(Stage::Sealed).await;
+    let sql = "SELECT metric, value FROM samples WHERE metric = 'temp' ORDER BY ts";
+    let request = Request::post("/sql?format=arrow").body(Body::from(sql)).expect("a request");
+    let response = send(&fixture, request).await;
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+    let reader = arrow::ipc::reader::StreamReader::try_new(bytes.as_ref(), None).expect("IPC");
+    let batches: Vec<_> = reader.map(|batch| batch.expect("a batch")).collect();
+    let values: Vec<u64> = batches
+        .iter()
+        .flat_map(|batch| {
+            let values = batch.column(1).as_any();
+            let values = values.downcast_ref::<arrow::array::Float64Array>().expect("doubles");
+            values.values().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+        })
+        .collect();
+    let want = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0].map(f64::to_bits);
+    assert_eq!(values, want);
+}
+
+#[tokio::test]
+async fn an_answer_without_rows_is_still_an_answer() {
+    let fixture = Fixture::at(Stage::L0).await;
+    let sql = "SELECT metric, ts FROM samples WHERE metric = 'none'";
+    for (format, text) in [("json", "[]\n"), ("ndjson", ""), ("csv", "metric,ts\n")] {
+        let request = Request::post(format!("/sql?format={format}"));
+        let response = send(&fixture, request.body(Body::from(sql)).expect("a request")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(body(response).await, text, "{format}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_without_data_has_empty_tables() {
+    let fixture = Fixture::new();
+    for table in ["samples", "rollup_60s", "rollup_15m", "rollup_60m", "series", "ledger"] {
+        let response = send(&fixture, post(&format!("SELECT * FROM {table}"))).await;
+        assert_eq!(response.status(), StatusCode::OK, "{table}");
+        assert_eq!(body(response).await, "[]\n", "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_say_what_is_wrong_in_one_form() {
+    let fixture = Fixture::at(Stage::Sealed).await;
+    let long = format!("SELECT '{}'", "x".repeat(17 << 10));
+    let deep = format!("SELECT {}1{}", "(".repeat(60), ")".repeat(60));
+    let texts = [
+        "",
+        "SELEC 1",
+        "SELECT 1; SELECT 2",
+        "DROP TABLE samples",
+        "COPY samples TO '/tmp/x'",
+        "SET x = 1",
+        "SELECT * FROM sample",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT valeu FROM samples",
+        "SELECT maxx(value) FROM samples",
+        "SELECT repeat('x', 100)",
+        "SELECT tags->>metric FROM samples",
+        "SELECT value + tags FROM samples",
+        "SELECT * FROM generate_series(1, 10)",
+        "SELECT 1 / 0 FROM samples",
+        &deep,
+        &long,
+    ];
+    let mut seen = String::new();
+    for sql in texts {
+        let response = send(&fixture, post(sql)).await;
+        let status = response.status();
+        let start: String = sql.chars().take(40).collect();
+        seen += &format!("{start}\n  {status}: {}\n", body(response).await);
+    }
+    let request = Request::get("/sql?q=SELECT%201&format=xml").body(Body::empty());
+    let response = send(&fixture, request.expect("a request")).await;
+    seen += &format!("format=xml\n  {}: {}\n", response.status(), body(response).await);
+    insta::assert_snapshot!(seen);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_is_unavailable_and_tells_no_path() {
+    let fixture = Fixture::at(Stage::Sealed).await;
+    let files = fixture.store.list("table/resolution=raw").await.expect("lists");
+    for file in &files {
+        fixture.store.delete(&file.key).await.expect("deletes");
+    }
+    let response = send(&fixture, post("SELECT * FROM samples")).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    let text = body(response).await;
+    assert!(!text.contains("parquet"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_breaks_off_never_ends_cleanly() {
+    // 400,000 rows of JSON are far more than what is held back, and over the cap of rows.
+    let fixture = Fixture::with(QueryConfig {
+        rows_max: 300_000,
+        ..config()
+    });
+    let start = us("2026-11-22T10:00:00Z");
+    for part in 0..4 {
+        let mut made = Made::default();
+        let s = made.series("m", "{}");
+        for i in 0..100_000 {
+            made.push(s, start + (part * 100_000 + i) * 1_000, 0.5);
+        }
+        fixture.put(made.0).await;
+    }
+    let response = send(&fixture, post("SELECT * FROM samples")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(response.headers().get(header::CONTENT_LENGTH).is_none());
+    let mut chunks = response.into_body().into_data_stream();
+    let mut last = None;
+    while let Some(chunk) = chunks.next().await {
+        assert!(last.is_none(), "a chunk after the failure");
+        match chunk {
+            Ok(bytes) => assert!(!bytes.ends_with(b"]\n"), "the array was closed"),
+            Err(error) => last = Some(error),
+        }
+    }
+    assert!(last.is_some(), "the body ended cleanly");
+}
+
+#[tokio::test]
+async fn a_text_that_is_no_utf8_is_refused() {
+    let fixture = Fixture::at(Stage::L0).await;
+    let request = Request::post("/sql").body(Body::from(vec![0xff, 0xfe])).expect("a request");
+    assert_eq!(send(&fixture, request).await.status(), StatusCode::BAD_REQUEST);
+}
