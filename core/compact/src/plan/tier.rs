@@ -74,7 +74,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_stream_of_new_files_leaves_few(sizes in proptest::collection::vec(1u64..200_000, 1..400)) {
+        fn a_stream_of_new_files_leaves_few(
+            sizes in proptest::collection::vec(1u64..200_000, 1..400),
+        ) {
             let mut files: Vec<u64> = Vec::new();
             let mut rewritten = 0;
             let total: u64 = sizes.iter().sum();
