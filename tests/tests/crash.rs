@@ -49,7 +49,7 @@ enum Moment {
 fn survives(store: &Store, moment: Moment, rounds: u64, settle: bool, env: &[(&str, &str)]) {
     let mut random = StdRng::seed_from_u64(rounds);
     let fleet = Fleet::start(CROWD);
-    let (mut unanswered, mut hit) = (0, 0);
+    let (mut unanswered, mut hit, mut torn) = (0, 0, 0);
     for round in 0..rounds {
         let server = Server::start(store, env).unwrap();
         fleet.point_at(&[server.url()]);
@@ -59,7 +59,11 @@ fn survives(store: &Store, moment: Moment, rounds: u64, settle: bool, env: &[(&s
         hit += u64::from(wait_until(moment, store, &mut random));
         server.kill_9().unwrap();
         unanswered += settling.stop();
-        eprintln!("round {round}: {} batches acknowledged", fleet.acked());
+        if matches!(moment, Moment::Absorb | Moment::Seal) {
+            torn = uncommitted(store);
+        }
+        let acked = fleet.acked();
+        eprintln!("round {round}: {acked} batches acknowledged, {torn} commits torn");
     }
     let server = Server::start(store, env).unwrap();
     fleet.point_at(&[server.url()]);
@@ -70,6 +74,8 @@ fn survives(store: &Store, moment: Moment, rounds: u64, settle: bool, env: &[(&s
         hit * 2 >= rounds,
         "only {hit} of {rounds} kills met their moment"
     );
+    let watched = moment == Moment::Absorb && store.tenant_dir().is_some();
+    assert!(!watched || torn > 0, "no kill fell into a commit");
     let oracle = fleet.finish().unwrap();
     let before = server.check_tables(&oracle).unwrap();
     server.settle().unwrap();
@@ -91,6 +97,20 @@ fn rollups(store: &Store, action: &str) {
     )
     .unwrap();
     assert!(done.status.success(), "rollups {action}: {done:?}");
+}
+
+/// Operations whose ledger file is there and whose commit is not: a kill fell between the two.
+fn uncommitted(store: &Store) -> usize {
+    let Some(tenant) = store.tenant_dir() else {
+        return 0;
+    };
+    let log = tenant.join("table/_delta_log");
+    let read = |file: &PathBuf| std::fs::read_to_string(log.join(file)).unwrap_or_default();
+    let log: String = files_below(&log).iter().map(read).collect();
+    let ledger = files_below(&tenant.join("ledger"));
+    let operation = |file: &PathBuf| file.to_string_lossy().split('.').next().map(str::to_owned);
+    let operations = ledger.iter().filter_map(operation);
+    operations.filter(|name| !log.contains(name)).count()
 }
 
 /// `stele verify` agrees.
@@ -166,7 +186,7 @@ fn wait_until(moment: Moment, store: &Store, random: &mut StdRng) -> bool {
             _ => (&now, &before),
         };
         if from.iter().any(|file| !to.contains(file)) {
-            std::thread::sleep(Duration::from_micros(random.random_range(0..15_000)));
+            std::thread::sleep(Duration::from_micros(random.random_range(0..6_000)));
             return true;
         }
         std::thread::sleep(Duration::from_millis(1));
