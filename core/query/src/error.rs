@@ -222,13 +222,17 @@ pub(crate) fn from_datafusion(error: DataFusionError, memory_limit: usize) -> Er
     {
         return Error::Scan(Box::new(error));
     }
+    if let Some(unknown) = unknown_function(&error) {
+        return unknown;
+    }
     match error.find_root() {
         DataFusionError::ResourcesExhausted(detail) => Error::OverMemory {
             limit: memory_limit,
             detail: detail.lines().next().unwrap_or_default().to_owned(),
         },
-        DataFusionError::SchemaError(schema, _) => crate::nearest::column_error(schema)
-            .unwrap_or_else(|| invalid(error)),
+        DataFusionError::SchemaError(schema, _) => {
+            crate::nearest::column_error(schema).unwrap_or_else(|| invalid(error))
+        }
         DataFusionError::SQL(..)
         | DataFusionError::Plan(_)
         | DataFusionError::NotImplemented(_)
@@ -242,6 +246,18 @@ pub(crate) fn from_datafusion(error: DataFusionError, memory_limit: usize) -> Er
         },
         _ => Error::Internal(Box::new(error)),
     }
+}
+
+/// The planner's complaint about a function, which names it only in its text.
+fn unknown_function(error: &DataFusionError) -> Option<Error> {
+    let DataFusionError::Plan(text) = error.find_root() else {
+        return None;
+    };
+    let (name, _) = text.strip_prefix("Invalid function '")?.split_once('\'')?;
+    Some(Error::NoSuchFunction {
+        name: name.to_owned(),
+        nearest: crate::nearest::nearest(name, crate::functions::ALLOWED.names()),
+    })
 }
 
 fn is_arithmetic(error: &ArrowError) -> bool {
@@ -258,9 +274,16 @@ fn is_arithmetic(error: &ArrowError) -> bool {
 
 fn invalid(error: DataFusionError) -> Error {
     let text = error.strip_backtrace();
-    let plain = ["Error during planning: ", "Execution error: ", "SQL error: ", "Schema error: "]
-        .iter()
-        .fold(text.as_str(), |text, prefix| text.trim_start_matches(prefix));
+    let prefixes = [
+        "Error during planning: ",
+        "Execution error: ",
+        "SQL error: ",
+        "Schema error: ",
+        "Arrow error: ",
+    ];
+    let plain = prefixes.iter().fold(text.as_str(), |text, prefix| {
+        text.trim_start_matches(prefix)
+    });
     Error::Invalid {
         message: plain.to_owned(),
         source: Box::new(error),

@@ -115,13 +115,21 @@ fn count_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
                 commas.pop();
             }
             Token::Comma => {
-                let items = commas.last_mut().expect("starts with one level, pops above one");
+                let items = commas
+                    .last_mut()
+                    .expect("starts with one level, pops above one");
                 *items += 1;
                 limit("items in one list", *items + 1, LIST_MAX)?;
             }
             Token::Word(word) => match word.keyword {
-                Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::LIKE | Keyword::ILIKE
-                | Keyword::BETWEEN | Keyword::IN | Keyword::IS => operators += 1,
+                Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::BETWEEN
+                | Keyword::IN
+                | Keyword::IS => operators += 1,
                 Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => set_operations += 1,
                 Keyword::CASE => {
                     cases += 1;

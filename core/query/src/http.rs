@@ -132,8 +132,7 @@ fn chosen(format: Option<&str>, headers: &HeaderMap) -> Result<Format> {
 #[must_use]
 pub fn error_response(error: &Error) -> Response {
     let kind = error.kind();
-    let status =
-        StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match kind {
         ErrorKind::Internal | ErrorKind::Corrupt => {
             tracing::error!(%kind, cause = %chain(error), "a query failed");

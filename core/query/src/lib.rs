@@ -23,11 +23,13 @@ pub mod output;
 mod runs;
 mod scan;
 mod session;
+mod stream;
 mod tables;
 mod text;
 
 pub use config::QueryConfig;
-pub use engine::{QueryEngine, QueryStream};
+pub use engine::QueryEngine;
 pub use error::{Error, Result};
 pub use http::{QueryState, error_response, router};
 pub use output::Format;
+pub use stream::QueryStream;

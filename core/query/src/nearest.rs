@@ -90,7 +90,10 @@ mod tests {
     #[test]
     fn a_near_name_is_asked_for_and_a_far_one_gets_the_list() {
         let names = || ["samples", "series", "rollup_60s"].into_iter();
-        assert_eq!(hint(&nearest("sample", names())), "; did you mean \"samples\"?");
+        assert_eq!(
+            hint(&nearest("sample", names())),
+            "; did you mean \"samples\"?"
+        );
         assert_eq!(
             hint(&nearest("metrics_of_mine", names())),
             "; there are rollup_60s, samples, series"

@@ -21,8 +21,8 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
-use crate::engine::QueryStream;
 use crate::error::{Error, Result};
+use crate::stream::QueryStream;
 
 /// An output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,7 +58,9 @@ impl Format {
     /// The first format of an `Accept` header that exists here; JSON when it names none.
     #[must_use]
     pub fn of_accept(accept: &str) -> Self {
-        let types = accept.split(',').map(|t| t.split(';').next().unwrap_or(t).trim());
+        let types = accept
+            .split(',')
+            .map(|t| t.split(';').next().unwrap_or(t).trim());
         let known = types.filter_map(|t| match t {
             "application/json" => Some(Self::Json),
             "application/x-ndjson" | "application/jsonl" => Some(Self::Ndjson),
@@ -291,7 +293,7 @@ fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     };
     let columns = batch.columns().iter().zip(schema.fields()).map(cast_to);
     let columns = columns.collect::<Result<Vec<_>, _>>().map_err(broken)?;
-    let options = arrow::record_batch::RecordBatchOptions::new()
-        .with_row_count(Some(batch.num_rows()));
+    let options =
+        arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(broken)
 }

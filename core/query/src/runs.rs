@@ -107,18 +107,19 @@ fn two_phases(aggregate: &AggregateExec) -> Result<Arc<dyn ExecutionPlan>> {
         Arc::new(runs),
         aggregate.input_schema(),
     )?;
-    Ok(Arc::new(merged.with_limit_options(aggregate.limit_options())))
+    Ok(Arc::new(
+        merged.with_limit_options(aggregate.limit_options()),
+    ))
 }
 
 fn suits(aggregate: &AggregateExec) -> bool {
     let group_by = aggregate.group_expr();
-    let plain = |e: &Arc<AggregateFunctionExpr>| {
-        e.groups_accumulator_supported() && !e.is_distinct()
-    };
+    let plain =
+        |e: &Arc<AggregateFunctionExpr>| e.groups_accumulator_supported() && !e.is_distinct();
     !group_by.is_empty()
         && !group_by.has_grouping_set()
         && aggregate.limit_options().is_none()
-        && aggregate.dynamic_filter_expr().is_none()
+        && aggregate.dynamic_expressions_produced().is_empty()
         && *aggregate.input_order_mode() == InputOrderMode::Linear
         && aggregate.filter_expr().iter().all(Option::is_none)
         && aggregate.aggr_expr().iter().all(plain)
@@ -174,9 +175,19 @@ impl fmt::Debug for RunsExec {
 
 impl DisplayAs for RunsExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let groups: Vec<&str> = self.group_by.expr().iter().map(|(_, name)| name.as_str()).collect();
+        let groups: Vec<&str> = self
+            .group_by
+            .expr()
+            .iter()
+            .map(|(_, name)| name.as_str())
+            .collect();
         let names: Vec<&str> = self.exprs.iter().map(|e| e.name()).collect();
-        write!(f, "RunsExec: gby=[{}], aggr=[{}]", groups.join(", "), names.join(", "))
+        write!(
+            f,
+            "RunsExec: gby=[{}], aggr=[{}]",
+            groups.join(", "),
+            names.join(", ")
+        )
     }
 }
 
@@ -197,7 +208,11 @@ impl ExecutionPlan for RunsExec {
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        let groups = self.group_by.expr().iter().map(|(expr, _)| Arc::clone(expr));
+        let groups = self
+            .group_by
+            .expr()
+            .iter()
+            .map(|(expr, _)| Arc::clone(expr));
         let arguments = self.exprs.iter().flat_map(|e| e.expressions());
         for expr in groups.chain(arguments) {
             if f(&expr)? == TreeNodeRecursion::Stop {
@@ -311,7 +326,9 @@ fn bin(expr: &Arc<dyn PhysicalExpr>, input: &arrow::datatypes::Schema) -> Option
         return None;
     };
     let (months, days, nanos) = IntervalMonthDayNanoType::to_parts(*interval);
-    let nanos = i64::from(days).checked_mul(86_400_000_000_000)?.checked_add(nanos)?;
+    let nanos = i64::from(days)
+        .checked_mul(86_400_000_000_000)?
+        .checked_add(nanos)?;
     (months == 0 && nanos > 0 && nanos % 1_000 == 0).then_some(Key::Bin {
         column: column.index(),
         step: nanos / 1_000,
@@ -442,7 +459,9 @@ impl Runs {
         }
         gathered.groups += runs;
         for (accumulator, arguments) in gathered.accumulators.iter_mut().zip(&self.arguments) {
-            let values = arguments.iter().map(|e| e.evaluate(batch)?.into_array(rows));
+            let values = arguments
+                .iter()
+                .map(|e| e.evaluate(batch)?.into_array(rows));
             let values = values.collect::<Result<Vec<_>>>()?;
             accumulator.update_batch(&values, &indices, None, gathered.groups)?;
         }
@@ -461,7 +480,10 @@ impl Runs {
         for accumulator in &mut gathered.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
-        Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?))
+        Ok(Some(RecordBatch::try_new(
+            Arc::clone(&self.schema),
+            columns,
+        )?))
     }
 }
 

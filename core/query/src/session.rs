@@ -76,7 +76,9 @@ pub(crate) fn template(config: &QueryConfig) -> Result<SessionState> {
     options.execution.parquet.pruning = false;
     options.execution.parquet.enable_page_index = false;
     options.execution.parquet.bloom_filter_on_read = false;
+    // A scan divides its rows itself, by how many there are.
     options.optimizer.repartition_file_scans = false;
+    options.optimizer.enable_round_robin_repartition = false;
     options.explain.logical_plan_only = false;
     Ok(SessionStateBuilder::new()
         .with_config(session)

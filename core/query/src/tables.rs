@@ -21,12 +21,24 @@ use crate::scan::{SampleTable, Scope};
 
 /// Every table, in the order they are shown.
 pub(crate) const TABLES: [(&str, &str); 6] = [
-    ("samples", "every sample once: metric, tags, ts, value, and summaries where sent"),
-    ("rollup_60s", "per series and minute: count, sum, min, max, first, last, increase, …"),
+    (
+        "samples",
+        "every sample once: metric, tags, ts, value, and summaries where sent",
+    ),
+    (
+        "rollup_60s",
+        "per series and minute: count, sum, min, max, first, last, increase, …",
+    ),
     ("rollup_15m", "per series and 15 minutes"),
     ("rollup_60m", "per series and hour"),
-    ("series", "each series with the times of its first and last sample"),
-    ("ledger", "each accepted batch that the table has taken in, and when"),
+    (
+        "series",
+        "each series with the times of its first and last sample",
+    ),
+    (
+        "ledger",
+        "each accepted batch that the table has taken in, and when",
+    ),
 ];
 
 /// The sources of all tables; `ledger` is empty unless its rows are given.
@@ -82,7 +94,9 @@ fn ledger_batch(rows: Vec<LedgerRow>) -> Result<RecordBatch> {
     };
     let number = |f: &dyn Fn(&LedgerRow) -> u64| -> ArrayRef {
         let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| clamp(f(r)))))
+        Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|r| clamp(f(r))),
+        ))
     };
     let time = |f: &dyn Fn(&LedgerRow) -> i64| -> ArrayRef {
         let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(f));

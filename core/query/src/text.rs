@@ -314,7 +314,9 @@ mod tests {
                 4,
             )
             .unwrap();
-            let want = keys.iter().map(|k| [Some("a\"b"), Some("b"), None][*k as usize]);
+            let want = keys
+                .iter()
+                .map(|k| [Some("a\"b"), Some("b"), None][*k as usize]);
             assert_eq!(got.as_string_view(), &want.collect::<StringViewArray>());
         }
         assert_eq!(udf.memo.lock().unwrap().len(), 1);
@@ -325,7 +327,10 @@ mod tests {
         let udf = TagValue::default();
         let plain: ArrayRef = Arc::new(StringViewArray::from(vec![Some(r#"{"a":"1"}"#), None]));
         let got = call(&udf, vec![ColumnarValue::Array(plain), text("a")], 2).unwrap();
-        assert_eq!(got.as_string_view(), &StringViewArray::from(vec![Some("1"), None]));
+        assert_eq!(
+            got.as_string_view(),
+            &StringViewArray::from(vec![Some("1"), None])
+        );
         let got = call(&udf, vec![text(r#"{"a":"1"}"#), text("b")], 1).unwrap();
         assert!(got.is_null(0));
     }

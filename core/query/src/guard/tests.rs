@@ -5,7 +5,9 @@ use stele_model::ErrorKind;
 use super::*;
 
 fn kind_of(sql: &str) -> Option<(ErrorKind, String)> {
-    check(sql, 16 << 10).err().map(|e| (e.kind(), e.to_string()))
+    check(sql, 16 << 10)
+        .err()
+        .map(|e| (e.kind(), e.to_string()))
 }
 
 #[test]
@@ -21,7 +23,10 @@ fn reads_are_let_through() {
         "VALUES (1), (2)",
         "(SELECT 1) UNION ALL (SELECT 2)",
     ] {
-        assert!(matches!(check(sql, 16 << 10), Ok(Checked::Query(_))), "{sql}");
+        assert!(
+            matches!(check(sql, 16 << 10), Ok(Checked::Query(_))),
+            "{sql}"
+        );
     }
     assert!(matches!(check("SHOW TABLES", 100), Ok(Checked::ShowTables)));
     let described = check("DESCRIBE rollup_60s", 100);
@@ -82,7 +87,10 @@ fn refusals_name_the_statement_and_never_its_content() {
     let (_, message) = kind_of("COPY samples TO '/tmp/secret'").expect("refused");
     assert!(message.starts_with("COPY is not allowed"), "{message}");
     let (_, message) = kind_of("DROP TABLE secret").expect("refused");
-    assert!(message.starts_with("DROP TABLE is not allowed"), "{message}");
+    assert!(
+        message.starts_with("DROP TABLE is not allowed"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -93,9 +101,18 @@ fn bombs_are_refused_by_a_limit_with_its_value() {
             format!("SELECT {}1{}", "(".repeat(200), ")".repeat(200)),
             ErrorKind::Unexecutable,
         ),
-        (format!("SELECT {}1", "1+".repeat(2_000)), ErrorKind::Unexecutable),
-        (format!("SELECT {}1", "- ".repeat(2_000)), ErrorKind::Unexecutable),
-        (format!("SELECT {}true", "NOT ".repeat(2_000)), ErrorKind::Unexecutable),
+        (
+            format!("SELECT {}1", "1+".repeat(2_000)),
+            ErrorKind::Unexecutable,
+        ),
+        (
+            format!("SELECT {}1", "- ".repeat(2_000)),
+            ErrorKind::Unexecutable,
+        ),
+        (
+            format!("SELECT {}true", "NOT ".repeat(2_000)),
+            ErrorKind::Unexecutable,
+        ),
         (
             format!("SELECT 1 IN ({}1)", "1,".repeat(3_000)),
             ErrorKind::Unexecutable,
@@ -109,7 +126,11 @@ fn bombs_are_refused_by_a_limit_with_its_value() {
             ErrorKind::Unexecutable,
         ),
         (
-            format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(50), " END".repeat(50)),
+            format!(
+                "SELECT {}1{}",
+                "CASE WHEN true THEN ".repeat(50),
+                " END".repeat(50)
+            ),
             ErrorKind::Unexecutable,
         ),
         (
@@ -126,7 +147,15 @@ fn bombs_are_refused_by_a_limit_with_its_value() {
 
 #[test]
 fn text_that_is_no_sql_is_the_senders_fault() {
-    for sql in ["", " ;", "SELEC 1", "SELECT 'open", "\u{0}", "SELECT \"", "/* open"] {
+    for sql in [
+        "",
+        " ;",
+        "SELEC 1",
+        "SELECT 'open",
+        "\u{0}",
+        "SELECT \"",
+        "/* open",
+    ] {
         let (kind, _) = kind_of(sql).unwrap_or_else(|| panic!("let through: {sql:?}"));
         assert_eq!(kind.status(), 400, "{sql:?}");
     }

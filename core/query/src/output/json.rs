@@ -122,9 +122,7 @@ impl Column {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
                 Self::Text(cast(column, &DataType::Utf8)?.as_string::<i32>().clone())
             }
-            DataType::Dictionary(key, value)
-                if **key == DataType::Int32 && value.is_string() =>
-            {
+            DataType::Dictionary(key, value) if **key == DataType::Int32 && value.is_string() => {
                 let dictionary = column.as_dictionary::<Int32Type>();
                 let texts = cast(dictionary.values(), &DataType::Utf8)?;
                 let entries = texts.as_string::<i32>().iter().map(|text| {
@@ -208,7 +206,11 @@ fn time(out: &mut Vec<u8>, us: i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let seconds = in_day / 1_000_000;
     let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
@@ -247,7 +249,9 @@ fn others(column: &ArrayRef) -> Result<Vec<Vec<u8>>, ArrowError> {
     lines.finish()?;
     let text = lines.into_inner();
     let values = text.split(|b| *b == b'\n').take(column.len()).map(|line| {
-        let value = line.strip_prefix(b"{\"v\":").and_then(|v| v.strip_suffix(b"}"));
+        let value = line
+            .strip_prefix(b"{\"v\":")
+            .and_then(|v| v.strip_suffix(b"}"));
         value.unwrap_or(b"null").to_vec()
     });
     Ok(values.collect())
@@ -295,7 +299,10 @@ mod tests {
     #[test]
     fn times_of_any_unit_are_microseconds_in_utc() {
         let ns: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![1_999]));
-        assert_eq!(json(vec![("t", ns)]), "[{\"t\":\"1970-01-01T00:00:00.000001Z\"}]\n");
+        assert_eq!(
+            json(vec![("t", ns)]),
+            "[{\"t\":\"1970-01-01T00:00:00.000001Z\"}]\n"
+        );
     }
 
     proptest! {

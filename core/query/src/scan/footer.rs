@@ -29,6 +29,8 @@ use crate::error::{Error, Result};
 const INDEX_BYTES_PER_PAGE: u64 = 400;
 const ROWS_PER_PAGE: u64 = 4_096;
 const INDEX_BYTES_MAX: u64 = 1 << 20;
+/// What `stele-format` calls itself in a file's metadata.
+const WRITER: &str = "stele";
 /// The position of `metric`, `tags` and `ts` in every data file.
 pub(crate) const METRIC: usize = 0;
 pub(crate) const TAGS: usize = 1;
@@ -149,7 +151,9 @@ impl ChunkReader for Part {
 
 impl Part {
     fn at(&self, start: u64, length: usize) -> parquet::errors::Result<Range<usize>> {
-        let from = start.checked_sub(self.start).and_then(|n| usize::try_from(n).ok());
+        let from = start
+            .checked_sub(self.start)
+            .and_then(|n| usize::try_from(n).ok());
         let range = from.and_then(|from| Some(from..from.checked_add(length)?));
         match range {
             Some(range) if range.end <= self.bytes.len() => Ok(range),
@@ -216,7 +220,8 @@ impl Footers {
         }
         let group = footer.metadata.row_group(row_group);
         let column = group.column(TAGS);
-        let Some(range) = dictionary_range(column) else {
+        let ours = footer.metadata.file_metadata().created_by() == Some(WRITER);
+        let Some(range) = dictionary_range(column, ours) else {
             known().insert(row_group, None);
             return Ok(None);
         };
@@ -227,8 +232,8 @@ impl Footers {
             start: range.start,
             bytes,
         };
-        let tags = read_dictionary(part, column, group.num_rows())
-            .map_err(|e| damaged(&file.path, &e))?;
+        let tags =
+            read_dictionary(part, column, group.num_rows()).map_err(|e| damaged(&file.path, &e))?;
         let tags = Arc::new(tags);
         known().insert(row_group, Some(Arc::clone(&tags)));
         let size = arrow::array::Array::get_array_memory_size(tags.as_ref());
@@ -265,7 +270,10 @@ async fn fetch(store: &TenantStore, file: &FileEntry, cost: &Cost) -> Result<Par
             let footer = bytes.slice((stats.size_bytes - stats.footer_bytes - start) as usize..);
             let found = stele_format::content_digest(&footer);
             if found != stats.footer_digest {
-                let why = format!("the footer's digest is {found}, not {}", stats.footer_digest);
+                let why = format!(
+                    "the footer's digest is {found}, not {}",
+                    stats.footer_digest
+                );
                 return Err(damaged(&file.path, &why));
             }
             checked = true;
@@ -288,17 +296,20 @@ async fn fetch(store: &TenantStore, file: &FileEntry, cost: &Cost) -> Result<Par
     }
 }
 
-/// Where the dictionary page of a chunk lies, when every value of the chunk is in it.
-fn dictionary_range(column: &ColumnChunkMetaData) -> Option<Range<u64>> {
-    let dictionary = |e: Encoding| {
-        matches!(e, Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY)
-    };
-    let only_dictionary = match (column.page_encoding_stats_mask(), column.page_encoding_stats()) {
+/// Where the dictionary page of a chunk lies, when every value of the chunk is in it: always so in
+/// text columns that `stele-format` wrote, else where the footer counts pages by encoding.
+fn dictionary_range(column: &ColumnChunkMetaData, ours: bool) -> Option<Range<u64>> {
+    let dictionary =
+        |e: Encoding| matches!(e, Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY);
+    let only_dictionary = match (
+        column.page_encoding_stats_mask(),
+        column.page_encoding_stats(),
+    ) {
         (Some(mask), _) => mask.encodings().all(dictionary),
         (None, Some(stats)) => stats.iter().all(|s| {
             s.page_type == parquet::basic::PageType::DICTIONARY_PAGE || dictionary(s.encoding)
         }),
-        (None, None) => false,
+        (None, None) => ours,
     };
     let start = u64::try_from(column.dictionary_page_offset()?).ok()?;
     let end = u64::try_from(column.data_page_offset()).ok()?;

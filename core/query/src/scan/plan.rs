@@ -16,12 +16,12 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::metrics::MetricBuilder;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::ExecutionPlan;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use stele_format::schema;
@@ -35,7 +35,7 @@ use super::footer::{Cost, Footer, METRIC, TAGS, TS};
 use super::merged::{Merged, MergedExec};
 use super::parts::{Selected, split};
 use super::prune::{self, GroupRows, Wanted};
-use super::reader::{BYTES, PlannedFooter, Readers, REQUESTS};
+use super::reader::{BYTES, PlannedFooter, REQUESTS, Readers};
 use super::rows::{Made, MadeColumn, RowFilter};
 use crate::error::{Error, is_not_found};
 
@@ -127,9 +127,10 @@ impl Scan<'_> {
         let wanted = self.scope.view.state.files_of(kind).filter(|file| {
             let stats = &file.stats;
             conditions.ts.overlaps(stats.ts_min_us, stats.ts_max_us)
-                && conditions.metric.as_ref().is_none_or(|metric| {
-                    metric.may_match(&stats.metric_min, &stats.metric_max)
-                })
+                && conditions
+                    .metric
+                    .as_ref()
+                    .is_none_or(|metric| metric.may_match(&stats.metric_min, &stats.metric_max))
                 && !file.windows.difference(open).is_empty()
         });
         let wanted: Vec<Arc<FileEntry>> = wanted.cloned().collect();

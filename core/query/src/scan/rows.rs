@@ -125,7 +125,10 @@ impl fmt::Display for RowFilter {
             }
         }
         if !self.without.is_empty() {
-            parts.push(format!("ts in a sealed window ({} gaps)", self.without.len()));
+            parts.push(format!(
+                "ts in a sealed window ({} gaps)",
+                self.without.len()
+            ));
         }
         f.write_str(&parts.join(" AND "))
     }
@@ -249,7 +252,10 @@ fn value(stored: &ArrayRef, int: &ArrayRef, div: &ArrayRef) -> Result<ArrayRef> 
     if stored.null_count() == 0 {
         return Ok(Arc::clone(stored));
     }
-    #[expect(clippy::cast_precision_loss, reason = "the writer keeps |value_int| < 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the writer keeps |value_int| < 2^53"
+    )]
     let quotient = |row: usize| int.values()[row] as f64 / div.values()[row];
     if int.null_count() == 0 && div.null_count() == 0 {
         let values: Vec<f64> = (0..int.len()).map(quotient).collect();
@@ -341,7 +347,10 @@ mod tests {
         let got = value(&stored, &int, &div).unwrap();
         let got = got.as_primitive::<Float64Type>();
         let bits: Vec<u64> = got.values().iter().map(|v| v.to_bits()).collect();
-        assert_eq!(bits, [(-0.0f64).to_bits(), 0.1f64.to_bits(), (-7.0f64).to_bits()]);
+        assert_eq!(
+            bits,
+            [(-0.0f64).to_bits(), 0.1f64.to_bits(), (-7.0f64).to_bits()]
+        );
         let none: ArrayRef = Arc::new(Int64Array::from(vec![None, None, None]));
         assert!(value(&stored, &none, &div).is_err());
     }

@@ -6,8 +6,16 @@ use std::collections::BTreeMap;
 use crate::fixture::{Fixture, Made, us};
 
 const FIELDS: [&str; 10] = [
-    "usage_user", "usage_system", "usage_idle", "usage_nice", "usage_iowait", "usage_irq",
-    "usage_softirq", "usage_steal", "usage_guest", "usage_guest_nice",
+    "usage_user",
+    "usage_system",
+    "usage_idle",
+    "usage_nice",
+    "usage_iowait",
+    "usage_irq",
+    "usage_softirq",
+    "usage_steal",
+    "usage_guest",
+    "usage_guest_nice",
 ];
 const HOSTS: i64 = 9;
 const STEP_S: i64 = 30;
@@ -28,7 +36,10 @@ async fn fleet() -> Fixture {
         let mut made = Made::default();
         for (f, field) in (0..).zip(FIELDS) {
             for host in 0..HOSTS {
-                let tags = format!("{{\"hostname\":\"host_{host}\",\"region\":\"r{}\"}}", host % 3);
+                let tags = format!(
+                    "{{\"hostname\":\"host_{host}\",\"region\":\"r{}\"}}",
+                    host % 3
+                );
                 let s = made.series(&format!("cpu.{field}"), &tags);
                 let per_hour = 3_600 / STEP_S;
                 for i in hour * per_hour..(hour + 1) * per_hour {
@@ -81,7 +92,11 @@ async fn got(fixture: &Fixture, sql: &str, timed: bool) -> Cells {
         let metric = row["metric"].as_str().expect("a metric");
         let field = metric.strip_prefix("cpu.").expect("cpu").to_owned();
         let v = row["v"].as_f64().expect("a number");
-        assert_eq!(cells.insert((at, host, field), v), None, "a cell twice: {row}");
+        assert_eq!(
+            cells.insert((at, host, field), v),
+            None,
+            "a cell twice: {row}"
+        );
     }
     cells
 }
@@ -98,8 +113,16 @@ struct Aggregation {
 
 impl Aggregation {
     fn sql(&self, raw: bool) -> String {
-        let host = if self.by_host { ", tags->>'hostname' AS hostname" } else { "" };
-        let group = if self.by_host { "b, metric, hostname" } else { "b, metric" };
+        let host = if self.by_host {
+            ", tags->>'hostname' AS hostname"
+        } else {
+            ""
+        };
+        let group = if self.by_host {
+            "b, metric, hostname"
+        } else {
+            "b, metric"
+        };
         let hosts = if self.hosts.is_empty() {
             String::new()
         } else {
@@ -114,8 +137,16 @@ impl Aggregation {
                 ("samples", bin, format!("{function}(value)"))
             }
             (false, mean) => {
-                let v = if mean { "sum(sum) / sum(count)" } else { "max(max)" };
-                let table = if self.bin == 60 { "rollup_60s" } else { "rollup_60m" };
+                let v = if mean {
+                    "sum(sum) / sum(count)"
+                } else {
+                    "max(max)"
+                };
+                let table = if self.bin == 60 {
+                    "rollup_60s"
+                } else {
+                    "rollup_60m"
+                };
                 (table, "ts".to_owned(), v.to_owned())
             }
         };
@@ -137,8 +168,16 @@ impl Aggregation {
         });
         let mut groups: BTreeMap<(i64, String, String), Vec<f64>> = BTreeMap::new();
         for (at, host, f, v) in kept {
-            let host = if self.by_host { format!("host_{host}") } else { String::new() };
-            let key = (at / self.bin * self.bin, host, FIELDS[f as usize].to_owned());
+            let host = if self.by_host {
+                format!("host_{host}")
+            } else {
+                String::new()
+            };
+            let key = (
+                at / self.bin * self.bin,
+                host,
+                FIELDS[f as usize].to_owned(),
+            );
             groups.entry(key).or_default().push(v);
         }
         let fold = |values: Vec<f64>| {
@@ -148,16 +187,35 @@ impl Aggregation {
                 values.into_iter().fold(f64::MIN, f64::max)
             }
         };
-        groups.into_iter().map(|(key, values)| (key, fold(values))).collect()
+        groups
+            .into_iter()
+            .map(|(key, values)| (key, fold(values)))
+            .collect()
     }
 }
 
 const fn max(fields: usize, hosts: &'static [i64], from: i64, to: i64, bin: i64) -> Aggregation {
-    Aggregation { fields, hosts, from, to, bin, mean: false, by_host: false }
+    Aggregation {
+        fields,
+        hosts,
+        from,
+        to,
+        bin,
+        mean: false,
+        by_host: false,
+    }
 }
 
 const fn mean(fields: usize) -> Aggregation {
-    Aggregation { fields, hosts: &[], from: 0, to: 3 * 3_600, bin: 3_600, mean: true, by_host: true }
+    Aggregation {
+        fields,
+        hosts: &[],
+        from: 0,
+        to: 3 * 3_600,
+        bin: 3_600,
+        mean: true,
+        by_host: true,
+    }
 }
 
 const EIGHT: &[i64] = &[8, 0, 3, 5, 1, 7, 2, 6];
@@ -185,7 +243,11 @@ async fn high_cpu(fixture: &Fixture, hosts: &[i64]) {
         format!("tags->>'hostname' IN ({}) AND ", names.join(","))
     };
     let (from, to) = (3_600, 3 * 3_600);
-    let time = format!("ts >= TIMESTAMP '{}' AND ts < TIMESTAMP '{}'", stamp(from), stamp(to));
+    let time = format!(
+        "ts >= TIMESTAMP '{}' AND ts < TIMESTAMP '{}'",
+        stamp(from),
+        stamp(to)
+    );
     let sql = format!(
         "SELECT s.ts AS b, s.metric, s.tags->>'hostname' AS hostname, s.value AS v FROM samples s \
          JOIN (SELECT tags, ts FROM samples WHERE metric = 'cpu.usage_user' AND value > 90.0 AND \
@@ -201,7 +263,12 @@ async fn high_cpu(fixture: &Fixture, hosts: &[i64]) {
     });
     let want: Cells = kept
         .into_iter()
-        .map(|(at, host, f, v)| ((at, format!("host_{host}"), FIELDS[f as usize].to_owned()), v))
+        .map(|(at, host, f, v)| {
+            (
+                (at, format!("host_{host}"), FIELDS[f as usize].to_owned()),
+                v,
+            )
+        })
         .collect();
     assert!(!want.is_empty());
     assert_eq!(got(fixture, &sql, true).await, want, "{sql}");
@@ -216,7 +283,12 @@ async fn last_point(fixture: &Fixture) {
     let end = HOURS * 3_600 - STEP_S;
     let want: Cells = cells(|at, _, _| at == end)
         .into_iter()
-        .map(|(_, host, f, v)| ((0, format!("host_{host}"), FIELDS[f as usize].to_owned()), v))
+        .map(|(_, host, f, v)| {
+            (
+                (0, format!("host_{host}"), FIELDS[f as usize].to_owned()),
+                v,
+            )
+        })
         .collect();
     assert_eq!(got(fixture, &sql, false).await, want);
 }
@@ -229,7 +301,11 @@ async fn group_order_limit(fixture: &Fixture) {
          ORDER BY b DESC LIMIT 5",
         stamp(end)
     );
-    let wanted = Aggregation { from: end - 300, to: end, ..max(1, &[], 0, 0, 60) };
+    let wanted = Aggregation {
+        from: end - 300,
+        to: end,
+        ..max(1, &[], 0, 0, 60)
+    };
     assert_eq!(got(fixture, &sql, true).await, wanted.want());
 }
 

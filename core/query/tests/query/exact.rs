@@ -2,9 +2,9 @@
 
 use stele_model::Resolution;
 use stele_query::Format;
+use stele_testkit::Rng;
 use stele_testkit::gen_rows::RowGen;
 use stele_testkit::oracle::Samples;
-use stele_testkit::Rng;
 
 use crate::fixture::Fixture;
 
@@ -78,7 +78,12 @@ async fn check(seed: u64) {
         (Resolution::M15, &first[2]),
         (Resolution::M60, &first[3]),
     ] {
-        let want: usize = expected.rollups(resolution, true).0.values().map(|b| b.len()).sum();
+        let want: usize = expected
+            .rollups(resolution, true)
+            .0
+            .values()
+            .map(|b| b.len())
+            .sum();
         assert_eq!(text.lines().count(), want, "seed {seed} {resolution:?}");
     }
     fixture.absorb().await;

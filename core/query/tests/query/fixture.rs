@@ -119,7 +119,10 @@ impl Fixture {
     }
 
     pub async fn absorb(&self) {
-        self.compactor.absorb(&Budget::default()).await.expect("absorbs");
+        self.compactor
+            .absorb(&Budget::default())
+            .await
+            .expect("absorbs");
     }
 
     pub async fn settle(&self) {

@@ -34,7 +34,10 @@ async fn no_text_names_a_file_a_store_or_another_tenant() {
         "DESCRIBE \"/etc/passwd\"",
     ] {
         let error = refusal(&fixture, sql).await;
-        assert!(matches!(error, Error::NoSuchTable { .. }), "{sql}: {error:?}");
+        assert!(
+            matches!(error, Error::NoSuchTable { .. }),
+            "{sql}: {error:?}"
+        );
     }
 }
 
@@ -63,7 +66,10 @@ async fn functions_that_are_not_listed_do_not_exist() {
     ] {
         let sql = format!("SELECT {call} FROM samples");
         let error = refusal(&fixture, &sql).await;
-        assert!(matches!(error, Error::NoSuchFunction { .. }), "{sql}: {error:?}");
+        assert!(
+            matches!(error, Error::NoSuchFunction { .. }),
+            "{sql}: {error:?}"
+        );
     }
 }
 
@@ -71,7 +77,12 @@ async fn functions_that_are_not_listed_do_not_exist() {
 async fn refused_texts_send_no_request() {
     let fixture = Fixture::at(Stage::Sealed).await;
     drop(fixture.requests.take());
-    for sql in ["DROP TABLE samples", "SELECT 1; SELECT 2", "nonsense", "SHOW TABLES"] {
+    for sql in [
+        "DROP TABLE samples",
+        "SELECT 1; SELECT 2",
+        "nonsense",
+        "SHOW TABLES",
+    ] {
         let _ = fixture.encoded(sql, Format::Json).await;
     }
     assert_eq!(fixture.requests.take(), []);
@@ -108,7 +119,10 @@ async fn an_answer_over_a_cap_is_an_error_naming_it() {
     })
     .await;
     let error = refusal(&fixture, "SELECT * FROM samples").await;
-    assert!(error.to_string().contains("more than 10000 bytes"), "{error}");
+    assert!(
+        error.to_string().contains("more than 10000 bytes"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +148,7 @@ async fn a_query_past_its_deadline_is_stopped() {
     })
     .await;
     let started = std::time::Instant::now();
-    let sql = "SELECT count(*) FROM samples a, samples b, samples c WHERE a.value + b.value > c.value";
+    let sql = "SELECT count(*) FROM samples a, samples b WHERE sin(a.value * b.value) > 0.999";
     let error = refusal(&fixture, sql).await;
     assert_eq!(error.kind(), ErrorKind::QueryTimeout, "{error:?}");
     assert!(started.elapsed() < Duration::from_secs(10));
@@ -159,17 +173,25 @@ async fn the_deepest_allowed_texts_are_planned_without_harm() {
     let any = vec!["value = 1"; 250].join(" OR ");
     let nested = (0..18).fold("value".to_owned(), |inner, _| format!("abs({inner})"));
     let list: Vec<String> = (0..1_900).map(|i| format!("'{i}'")).collect();
-    let cases = format!("{}0{}", "CASE WHEN true THEN ".repeat(12), " END".repeat(12));
+    let cases = format!(
+        "{}0{}",
+        "CASE WHEN true THEN ".repeat(12),
+        " END".repeat(12)
+    );
     for sql in [
         format!("SELECT {sum} AS s FROM samples"),
         format!("SELECT count(*) AS n FROM samples WHERE {any}"),
         format!("SELECT {nested} AS s FROM samples"),
-        format!("SELECT count(*) AS n FROM samples WHERE metric IN ({})", list.join(",")),
+        format!(
+            "SELECT count(*) AS n FROM samples WHERE metric IN ({})",
+            list.join(",")
+        ),
         format!("SELECT {cases} AS c FROM samples LIMIT 1"),
         format!("SELECT 1 AS a {}", "UNION ALL SELECT 1 ".repeat(24)),
     ] {
-        fixture.encoded(&sql, Format::Json).await.unwrap_or_else(|e| {
-            panic!("{}…: {e:?}", sql.chars().take(60).collect::<String>())
-        });
+        fixture
+            .encoded(&sql, Format::Json)
+            .await
+            .unwrap_or_else(|e| panic!("{}…: {e:?}", sql.chars().take(60).collect::<String>()));
     }
 }

@@ -41,7 +41,9 @@ fn cells(line: &str) -> Vec<String> {
     while rest != "}" {
         let mut key = serde_json::Deserializer::from_str(rest).into_iter::<String>();
         key.next().expect("a key").expect("text");
-        rest = rest[key.byte_offset()..].strip_prefix(':').expect("a colon");
+        rest = rest[key.byte_offset()..]
+            .strip_prefix(':')
+            .expect("a colon");
         let mut value = serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
         let parsed = value.next().expect("a value").expect("JSON");
         let end = value.byte_offset();

@@ -10,7 +10,10 @@ use tower::ServiceExt;
 use crate::fixture::{Fixture, Made, Stage, config, us};
 
 async fn send(fixture: &Fixture, request: Request<Body>) -> Response {
-    router(fixture.state()).oneshot(request).await.expect("infallible")
+    router(fixture.state())
+        .oneshot(request)
+        .await
+        .expect("infallible")
 }
 
 async fn body(response: Response) -> String {
@@ -19,7 +22,9 @@ async fn body(response: Response) -> String {
 }
 
 fn post(sql: &str) -> Request<Body> {
-    Request::post("/sql").body(Body::from(sql.to_owned())).expect("a request")
+    Request::post("/sql")
+        .body(Body::from(sql.to_owned()))
+        .expect("a request")
 }
 
 #[tokio::test]
@@ -63,17 +68,27 @@ async fn get_and_post_answer_alike_in_every_format() {
 async fn arrow_keeps_what_json_cannot_say() {
     let fixture = Fixture::at(Stage::Sealed).await;
     let sql = "SELECT metric, value FROM samples WHERE metric = 'temp' ORDER BY ts";
-    let request = Request::post("/sql?format=arrow").body(Body::from(sql)).expect("a request");
+    let request = Request::post("/sql?format=arrow")
+        .body(Body::from(sql))
+        .expect("a request");
     let response = send(&fixture, request).await;
-    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX)
+        .await
+        .expect("a body");
     let reader = arrow::ipc::reader::StreamReader::try_new(bytes.as_ref(), None).expect("IPC");
     let batches: Vec<_> = reader.map(|batch| batch.expect("a batch")).collect();
     let values: Vec<u64> = batches
         .iter()
         .flat_map(|batch| {
             let values = batch.column(1).as_any();
-            let values = values.downcast_ref::<arrow::array::Float64Array>().expect("doubles");
-            values.values().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+            let values = values
+                .downcast_ref::<arrow::array::Float64Array>()
+                .expect("doubles");
+            values
+                .values()
+                .iter()
+                .map(|v| v.to_bits())
+                .collect::<Vec<_>>()
         })
         .collect();
     let want = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0].map(f64::to_bits);
@@ -95,7 +110,14 @@ async fn an_answer_without_rows_is_still_an_answer() {
 #[tokio::test]
 async fn a_tenant_without_data_has_empty_tables() {
     let fixture = Fixture::new();
-    for table in ["samples", "rollup_60s", "rollup_15m", "rollup_60m", "series", "ledger"] {
+    for table in [
+        "samples",
+        "rollup_60s",
+        "rollup_15m",
+        "rollup_60m",
+        "series",
+        "ledger",
+    ] {
         let response = send(&fixture, post(&format!("SELECT * FROM {table}"))).await;
         assert_eq!(response.status(), StatusCode::OK, "{table}");
         assert_eq!(body(response).await, "[]\n", "{table}");
@@ -135,14 +157,22 @@ async fn errors_say_what_is_wrong_in_one_form() {
     }
     let request = Request::get("/sql?q=SELECT%201&format=xml").body(Body::empty());
     let response = send(&fixture, request.expect("a request")).await;
-    seen += &format!("format=xml\n  {}: {}\n", response.status(), body(response).await);
+    seen += &format!(
+        "format=xml\n  {}: {}\n",
+        response.status(),
+        body(response).await
+    );
     insta::assert_snapshot!(seen);
 }
 
 #[tokio::test]
 async fn a_store_that_cannot_be_read_is_unavailable_and_tells_no_path() {
     let fixture = Fixture::at(Stage::Sealed).await;
-    let files = fixture.store.list("table/resolution=raw").await.expect("lists");
+    let files = fixture
+        .store
+        .list("table/resolution=raw")
+        .await
+        .expect("lists");
     for file in &files {
         fixture.store.delete(&file.key).await.expect("deletes");
     }
@@ -187,6 +217,11 @@ async fn a_body_that_breaks_off_never_ends_cleanly() {
 #[tokio::test]
 async fn a_text_that_is_no_utf8_is_refused() {
     let fixture = Fixture::at(Stage::L0).await;
-    let request = Request::post("/sql").body(Body::from(vec![0xff, 0xfe])).expect("a request");
-    assert_eq!(send(&fixture, request).await.status(), StatusCode::BAD_REQUEST);
+    let request = Request::post("/sql")
+        .body(Body::from(vec![0xff, 0xfe]))
+        .expect("a request");
+    assert_eq!(
+        send(&fixture, request).await.status(),
+        StatusCode::BAD_REQUEST
+    );
 }

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn us(t: i64) -> Expr {
-    lit(ScalarValue::TimestampMicrosecond(Some(t), Some("UTC".into())))
+    lit(ScalarValue::TimestampMicrosecond(
+        Some(t),
+        Some("UTC".into()),
+    ))
 }
 
 fn ns(t: i64) -> Expr {
@@ -54,8 +57,12 @@ proptest! {
 
 #[test]
 fn conditions_over_several_columns_are_left_to_others() {
-    assert!(is_exact(&col("metric").eq(lit("a")).and(col("ts").gt(us(1)))));
-    assert!(!is_exact(&col("metric").eq(lit("a")).or(col("ts").gt(us(1)))));
+    assert!(is_exact(
+        &col("metric").eq(lit("a")).and(col("ts").gt(us(1)))
+    ));
+    assert!(!is_exact(
+        &col("metric").eq(lit("a")).or(col("ts").gt(us(1)))
+    ));
     assert!(!is_exact(&col("metric").eq(col("tags"))));
     assert!(!is_exact(&col("value").gt(lit(1.0))));
     assert!(!is_exact(&col("ts").not_eq(us(1))));
