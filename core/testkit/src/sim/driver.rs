@@ -1,6 +1,6 @@
 //! Who goes on when: one step at a time, all decided by the seed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,7 +17,7 @@ use super::process::{
 use super::registry::Registry;
 use super::{Failure, Outcome, Scenario, Tally, Violation};
 use crate::clock::ManualClock;
-use crate::fault::{Fault, FaultWorld, KeyClass, Operation, Plan, Traffic};
+use crate::fault::{Fault, FaultWorld, KeyClass, Operation, Plan, Ticket, Traffic};
 use crate::gen_rows::RowGen;
 use crate::memory::{MemoryStore, Mutation};
 use crate::rng::Rng;
@@ -82,7 +82,7 @@ const TRAFFIC: [Traffic; 9] = [
 ];
 /// Keys on one page of a LIST.
 const PAGE_KEYS: usize = 4;
-const TASKS_MAX: usize = 8;
+const TASKS_MAX: usize = 10;
 /// Rounds in which the end must be reached once nothing fails any more.
 const SETTLE_ROUNDS: usize = 4;
 
@@ -114,6 +114,9 @@ pub(super) struct Driver {
     /// How many of 100 steps the same actor goes on.
     sticky: u64,
     last_actor: String,
+    /// Processes that stand still, as a paused machine does, and until which step.
+    frozen: BTreeMap<String, usize>,
+    steps: usize,
 }
 
 impl Driver {
@@ -155,6 +158,8 @@ impl Driver {
             trace: Vec::new(),
             plan,
             last_actor: String::new(),
+            frozen: BTreeMap::new(),
+            steps: 0,
         }
     }
 
@@ -218,11 +223,13 @@ impl Driver {
     }
 
     fn step(&mut self) -> Result<(), Violation> {
-        let waiting = self.world.waiting();
+        self.steps += 1;
+        let waiting = self.awake();
         match self.rng.below(400) {
             0..4 => self.jump(),
             4..7 => self.crash_one(),
-            7..70 if self.tasks.len() < TASKS_MAX => self.begin()?,
+            7..14 if !waiting.is_empty() => self.freeze(&waiting),
+            14..74 if self.tasks.len() < TASKS_MAX => self.begin()?,
             _ if waiting.is_empty() && self.tasks.is_empty() => self.begin()?,
             _ if waiting.is_empty() => self.crash_one(),
             _ => {
@@ -240,6 +247,30 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Who waits and is not frozen; when only frozen ones wait, they go on.
+    fn awake(&mut self) -> Vec<Ticket> {
+        let steps = self.steps;
+        self.frozen.retain(|_, until| *until > steps);
+        let waiting = self.world.waiting();
+        let frozen = |ticket: &&Ticket| !self.frozen.contains_key(&ticket.actor);
+        let awake: Vec<Ticket> = waiting.iter().filter(frozen).cloned().collect();
+        if awake.is_empty() {
+            self.frozen.clear();
+            return waiting;
+        }
+        awake
+    }
+
+    /// A process stands still in the middle of a request while the others go on.
+    fn freeze(&mut self, waiting: &[Ticket]) {
+        let actors: BTreeSet<&String> = waiting.iter().map(|t| &t.actor).collect();
+        let actors: Vec<&String> = actors.into_iter().collect();
+        let actor = actors[self.rng.below(actors.len())].clone();
+        let steps = 1 + self.rng.below(500);
+        self.note(format!("{actor}: freezes for {steps} steps"));
+        self.frozen.insert(actor, self.steps + steps);
     }
 
     /// Time passes while everyone stands still.
@@ -264,6 +295,7 @@ impl Driver {
         self.tally.crashes += 1;
         self.note(format!("{actor}: CRASH"));
         self.tasks.retain(|task| task.actor != actor);
+        self.frozen.remove(&actor);
         self.restart(&actor);
     }
 
@@ -286,8 +318,8 @@ impl Driver {
     /// Begins one task.
     fn begin(&mut self) -> Result<(), Violation> {
         let (process, name, task) = match self.rng.below(100) {
-            0..45 => self.begin_ingest(),
-            45..88 => {
+            0..42 => self.begin_ingest(),
+            42..84 => {
                 let process = self.process("c-");
                 let kind = match self.rng.below(100) {
                     0..38 => Job::Absorb,

@@ -40,8 +40,8 @@ impl Scenario {
     pub fn of(seed: u64) -> Self {
         Self {
             seed,
-            steps: 2_200,
-            faults: 60,
+            steps: 3_600,
+            faults: 80,
             plan: None,
         }
     }
