@@ -1,4 +1,9 @@
 //! Samples per second through the encoders, and through what absorb does: decode, merge, encode.
+//!
+//! Time is the thread's time on a processor (Linux's schedstat), so that other work on the machine
+//! does not count; elsewhere it is the time on the wall.
+
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stele_format::{
@@ -6,6 +11,34 @@ use stele_format::{
     SampleSource, SampleWriter, batch, check_file, l0,
 };
 use stele_model::{Aggregate, Batch, NO_EXTRA, Resolution, Row, Rows, Series};
+
+/// The thread's time on a processor since it began.
+fn on_cpu() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(stat.split(' ').next()?.parse().ok()?))
+}
+
+/// Runs `work` on what `setup` makes, and times only the work.
+fn timed<T, R>(
+    b: &mut criterion::Bencher<'_>,
+    mut setup: impl FnMut() -> T,
+    mut work: impl FnMut(T) -> R,
+) {
+    b.iter_custom(|n| {
+        let mut total = Duration::ZERO;
+        for _ in 0..n {
+            let input = setup();
+            let (wall, cpu) = (Instant::now(), on_cpu());
+            let output = work(std::hint::black_box(input));
+            total += match (cpu, on_cpu()) {
+                (Some(before), Some(after)) => after - before,
+                _ => wall.elapsed(),
+            };
+            drop(std::hint::black_box(output));
+        }
+        total
+    });
+}
 
 struct Noise(u64);
 
@@ -97,9 +130,7 @@ fn encode(c: &mut Criterion) {
         let size = write(&mut source());
         eprintln!("{name}: {:.3} bytes per sample", size as f64 / n as f64);
         group.throughput(Throughput::Elements(n));
-        group.bench_function(name, |b| {
-            b.iter_with_setup(source, |mut source| write(&mut source))
-        });
+        group.bench_function(name, |b| timed(b, source, |mut source| write(&mut source)));
     }
     for (name, hosts, steps) in [("l0 runs of 10", 100, 10), ("l0 runs of 1", 1000, 1)] {
         let batch: Batch = batch(rows(hosts, 0, steps, integers()));
@@ -113,11 +144,11 @@ fn encode(c: &mut Criterion) {
             size as f64 / batch.rows.len() as f64
         );
         group.bench_function(name, |b| {
-            b.iter(|| l0::encode(std::slice::from_ref(&batch)))
+            timed(b, || (), |()| l0::encode(std::slice::from_ref(&batch)))
         });
         let unsorted = batch.rows.clone();
         group.bench_function(format!("{name}, canonical form and digest"), |b| {
-            b.iter_with_setup(|| unsorted.clone(), stele_format::batch)
+            timed(b, || unsorted.clone(), stele_format::batch)
         });
     }
     group.finish();
@@ -158,14 +189,20 @@ fn decode_merge(c: &mut Criterion) {
         let (objects, samples) = objects(hosts, steps, n);
         group.throughput(Throughput::Elements(samples));
         group.bench_function(format!("l0 decode, {name}"), |b| {
-            b.iter(|| {
-                objects
-                    .iter()
-                    .map(|o| l0::decode(o.clone()).expect("sound").len())
-                    .sum::<usize>()
-            })
+            timed(
+                b,
+                || (),
+                |()| {
+                    objects
+                        .iter()
+                        .map(|o| l0::decode(o.clone()).expect("sound").len())
+                        .sum::<usize>()
+                },
+            )
         });
-        group.bench_function(format!("absorb, {name}"), |b| b.iter(|| absorb(&objects)));
+        group.bench_function(format!("absorb, {name}"), |b| {
+            timed(b, || (), |()| absorb(&objects))
+        });
     }
     let data = rows(20, 0, 4320, integers());
     let samples = data.len() as u64;
@@ -177,32 +214,44 @@ fn decode_merge(c: &mut Criterion) {
     let file = writer.finish().expect("sound").expect("rows");
     group.throughput(Throughput::Elements(samples));
     group.bench_function("file read", |b| {
-        b.iter(|| {
-            let mut reader = SampleReader::open(file.bytes.clone()).expect("sound");
-            let mut rows = 0;
-            while let Some(chunk) = reader.next_chunk().expect("sound") {
-                rows += chunk.rows.len();
-            }
-            rows
-        });
+        timed(
+            b,
+            || (),
+            |()| {
+                let mut reader = SampleReader::open(file.bytes.clone()).expect("sound");
+                let mut rows = 0;
+                while let Some(chunk) = reader.next_chunk().expect("sound") {
+                    rows += chunk.rows.len();
+                }
+                rows
+            },
+        );
     });
     group.bench_function("file check", |b| {
-        b.iter(|| check_file(&file.bytes, &file.stats, SampleOrRollup::Sample).expect("sound"));
+        timed(
+            b,
+            || (),
+            |()| check_file(&file.bytes, &file.stats, SampleOrRollup::Sample).expect("sound"),
+        );
     });
     group.bench_function("roll up and write", |b| {
-        b.iter(|| {
-            let mut reader = SampleReader::open(file.bytes.clone()).expect("sound");
-            let mut rollup = Rollup::new(true);
-            let mut sink = Writers([true; 3].map(RollupWriter::new));
-            while let Some(chunk) = reader.next_chunk().expect("sound") {
-                rollup
-                    .push(&chunk.series, &chunk.rows, &mut sink)
-                    .expect("sorted");
-            }
-            rollup.finish(&mut sink).expect("sorted");
-            sink.0
-                .map(|w| w.finish().expect("sound").map_or(0, |f| f.bytes.len()))
-        });
+        timed(
+            b,
+            || (),
+            |()| {
+                let mut reader = SampleReader::open(file.bytes.clone()).expect("sound");
+                let mut rollup = Rollup::new(true);
+                let mut sink = Writers([true; 3].map(RollupWriter::new));
+                while let Some(chunk) = reader.next_chunk().expect("sound") {
+                    rollup
+                        .push(&chunk.series, &chunk.rows, &mut sink)
+                        .expect("sorted");
+                }
+                rollup.finish(&mut sink).expect("sorted");
+                sink.0
+                    .map(|w| w.finish().expect("sound").map_or(0, |f| f.bytes.len()))
+            },
+        );
     });
     group.finish();
 }

@@ -23,10 +23,11 @@ use parquet::schema::types::ColumnDescPtr;
 use stele_model::{Digest, FileStats, RowsHash, Series};
 
 use crate::EncodedFile;
-use crate::chunk::{self, Chunk, Data, Settings, Zstd};
+use crate::chunk::{self, Chunk, Data, Settings};
 use crate::codec::runs::Runs;
 use crate::digest::content_digest;
 use crate::error::{Error, Result};
+use crate::page_writer::Zstd;
 
 /// Where the digest lies: after the magic.
 const DIGEST: std::ops::Range<usize> = 4..20;

@@ -54,7 +54,7 @@ impl Filter {
     /// The kept index ranges of `n` ascending timestamps.
     pub fn kept(&self, n: usize, ts_us: impl Fn(usize) -> i64) -> Vec<std::ops::Range<usize>> {
         let Some(ranges) = &self.ranges else {
-            return vec![0..n];
+            return std::iter::once(0..n).collect();
         };
         if n == 0 {
             return Vec::new();

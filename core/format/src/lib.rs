@@ -21,6 +21,7 @@ mod filter;
 pub mod l0;
 mod memory;
 mod merge;
+mod page_writer;
 mod pages;
 mod rollup;
 mod rollup_blocks;

@@ -57,6 +57,10 @@ pub struct Merge {
     unread: Vec<Box<dyn SampleSource>>,
     waiting: Waiting,
     /// The sources of the current series, the earliest last.
+    #[expect(
+        clippy::vec_box,
+        reason = "a head is large and moves between lists at every series"
+    )]
     active: Vec<Box<SampleHead>>,
     series: Arc<Series>,
     hash: u128,

@@ -251,12 +251,7 @@ impl RollupWriter {
         let (bytes, rows) = self.file.size();
         // Bins still in memory are guessed at the rate of those encoded, 16 bytes at first.
         let here = self.ts.len();
-        bytes
-            + if rows == 0 {
-                here * 16
-            } else {
-                here * bytes / rows
-            }
+        bytes + (here * bytes).checked_div(rows).unwrap_or(here * 16)
     }
 
     /// The file; `None` when no bin was pushed.

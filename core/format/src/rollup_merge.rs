@@ -19,6 +19,7 @@ pub struct RollupMerge {
     last: Option<(Arc<Series>, i64)>,
 }
 
+#[expect(clippy::borrowed_box, reason = "the heap compares what it holds")]
 fn by_bin(a: &Box<RollupHead>, b: &Box<RollupHead>) -> Ordering {
     series_order(&a.series, &b.series).then_with(|| a.rest()[0].0.cmp(&b.rest()[0].0))
 }

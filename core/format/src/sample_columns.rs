@@ -292,12 +292,7 @@ impl SampleColumns {
         let (bytes, rows) = self.file.size();
         // Rows still in memory are guessed at the rate of those encoded, 2 bytes at first.
         let here = self.ts.len();
-        bytes
-            + if rows == 0 {
-                here * 2
-            } else {
-                here * bytes / rows
-            }
+        bytes + (here * bytes).checked_div(rows).unwrap_or(here * 2)
     }
 
     pub fn finish(mut self, metadata: Vec<KeyValue>, sorted: bool) -> Result<Vec<u8>> {

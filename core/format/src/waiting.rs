@@ -88,6 +88,10 @@ pub(crate) type SampleHead = Head<Box<dyn SampleSource>, SampleRow>;
 struct Group {
     series: Arc<Series>,
     hash: u128,
+    #[expect(
+        clippy::vec_box,
+        reason = "a head is large and moves between lists at every series"
+    )]
     heads: Vec<Box<SampleHead>>,
 }
 
@@ -129,6 +133,10 @@ impl Waiting {
     }
 
     /// Moves the sources of the least series to `active`; `None` when no source is left.
+    #[expect(
+        clippy::vec_box,
+        reason = "a head is large and moves between lists at every series"
+    )]
     pub fn pop(&mut self, active: &mut Vec<Box<SampleHead>>) -> Option<(Arc<Series>, u128)> {
         let mut popped: Option<(Arc<Series>, u128)> = None;
         // More than one group has the series only when hashes collide.

@@ -79,9 +79,10 @@ fn foreign(batches: &[RecordBatch]) -> Vec<Flat> {
                     [bits(&min), bits(&max), bits(&squares)],
                 )
             });
-            let kind = present(kind.as_ref(), row)
-                .then(|| kind.as_ref().unwrap().value(row))
-                .unwrap_or(0);
+            let kind = kind
+                .as_ref()
+                .filter(|kind| kind.is_valid(row))
+                .map_or(0, |kind| kind.value(row));
             let rank = present(rank.as_ref(), row).then(|| rank.as_ref().unwrap().value(row));
             out.push((
                 metric.value(row).to_owned(),

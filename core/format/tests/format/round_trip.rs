@@ -76,7 +76,7 @@ proptest! {
         // A set of windows holds hours of the calendar.
         let hours = hours.iter().filter(|ts| ts.abs() < 1 << 60);
         let windows: WindowSet = hours.map(|ts| Window::of(*ts)).collect();
-        let keep = |series: &Series| series.metric.len() % 2 == 0 || series.tags.contains("h1");
+        let keep = |series: &Series| series.metric.len().is_multiple_of(2) || series.tags.contains("h1");
         let wanted = |row: &&Flat| {
             let series = Series { metric: row.0.clone(), tags: row.1.clone() };
             (by & 1 == 0 || row.2.abs() < 1 << 60 && windows.contains(Window::of(row.2)))
