@@ -118,7 +118,7 @@ pub(crate) fn group_rows(
     tags: &Wanted<'_>,
 ) -> GroupRows {
     let total = usize::try_from(metadata.row_group(group).num_rows()).unwrap_or(0);
-    let mut ranges = vec![0..total];
+    let mut ranges: Vec<_> = std::iter::once(0..total).collect();
     let mut keep = |column: usize, wanted: &dyn Fn(&ColumnIndexMetaData, usize) -> bool| {
         if let Some(kept) = page_rows(metadata, group, column, total, wanted) {
             ranges = intersect(&ranges, &kept);
