@@ -82,6 +82,19 @@ async fn an_outcome_that_cannot_be_learned_is_unknown_and_not_failed() {
 }
 
 #[tokio::test]
+async fn an_outage_ends_as_unknown_and_the_put_lands_after_all() {
+    let plan = put_plan(&[(Operation::Put, 0, Fault::Outage { requests: 3 })]);
+    let (store, world) = world(plan);
+    let a = actor(&world, "a");
+    let bytes = Bytes::from_static(b"x");
+    let unknown = a.put_new(KEY, bytes.clone()).await.unwrap_err();
+    assert!(matches!(unknown, Error::Unknown { .. }), "{unknown}");
+    world.land_all().await;
+    assert_eq!(store.mutations(0).len(), 1);
+    assert_eq!(a.put_new(KEY, bytes).await.unwrap(), Put::Same);
+}
+
+#[tokio::test]
 async fn somebody_elses_bytes_are_other_whatever_the_answer_was() {
     for fault in [
         Fault::ErrorBefore,

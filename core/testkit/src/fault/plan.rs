@@ -119,6 +119,12 @@ pub enum Fault {
         /// How many requests later it lands.
         requests: u32,
     },
+    /// It and the `requests` after it, of its kind and by its actor, fail like timeouts; a PUT
+    /// that begins such an outage takes effect when the outage is nearly over.
+    Outage {
+        /// How many more fail.
+        requests: u32,
+    },
     /// A LIST is cut into pages of one key, so that much happens between them.
     TornList,
     /// A LIST leaves out its last `keys` keys although they were there before. No correct store
@@ -273,6 +279,9 @@ fn random_fault(rng: &mut Rng, operation: Operation, class: KeyClass) -> Fault {
     let late = Fault::Late {
         requests: u32::try_from(1 + rng.below(soon)).unwrap_or(1),
     };
+    let outage = Fault::Outage {
+        requests: u32::try_from(1 + rng.below(30)).unwrap_or(1),
+    };
     let delay = Fault::Delay {
         turns: u32::try_from(1 + rng.below(12)).unwrap_or(1),
     };
@@ -285,6 +294,7 @@ fn random_fault(rng: &mut Rng, operation: Operation, class: KeyClass) -> Fault {
             Fault::ExistsBefore,
             late,
             late,
+            outage,
             Fault::HangBefore,
             Fault::HangAfter,
             delay,

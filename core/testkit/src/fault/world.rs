@@ -30,6 +30,8 @@ struct State {
     plan: Plan,
     counts: BTreeMap<(String, KeyClass, Operation), u32>,
     crashed: BTreeSet<String>,
+    /// Kinds of requests that still fail, and how many of them.
+    outages: BTreeMap<(String, KeyClass, Operation), u32>,
     requests: u64,
     held: Vec<Held>,
     fired: Vec<Fired>,
@@ -193,6 +195,7 @@ impl FaultWorld {
         let mut state = self.state();
         state.plan = Plan::none();
         state.crashed.clear();
+        state.outages.clear();
     }
 
     /// Lets everything land that is still held.
@@ -313,11 +316,18 @@ impl FaultWorld {
 
     fn count(&self, actor: &str, operation: Operation, path: &Path) -> Option<Fault> {
         let class = KeyClass::of(path);
+        let kind = (actor.to_owned(), class, operation);
         let mut state = self.state();
-        let count = state.counts.entry((actor.to_owned(), class, operation));
-        let count = count.or_default();
+        let count = state.counts.entry(kind.clone()).or_default();
         let nth = *count;
         *count += 1;
+        if let Some(left) = state.outages.get_mut(&kind) {
+            *left -= 1;
+            if *left == 0 {
+                state.outages.remove(&kind);
+            }
+            return Some(Fault::ErrorBefore);
+        }
         let key = FaultKey {
             actor: actor.to_owned(),
             class,
@@ -327,6 +337,20 @@ impl FaultWorld {
         let fault = state.plan.get(&key)?;
         let object = relative(path.as_ref()).to_owned();
         state.fired.push(Fired { key, fault, object });
-        Some(fault)
+        match fault {
+            Fault::Outage { requests } => {
+                if requests > 0 {
+                    state.outages.insert(kind, requests);
+                }
+                Some(match operation {
+                    // Each failed PUT is read back in between.
+                    Operation::Put => Fault::Late {
+                        requests: requests * 2 + 2,
+                    },
+                    _ => Fault::ErrorBefore,
+                })
+            }
+            fault => Some(fault),
+        }
     }
 }
