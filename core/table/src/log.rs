@@ -177,7 +177,9 @@ impl TableLog {
             return Ok(None);
         };
         let state = usable_head(version, &head, &entry);
-        state.map(Some).map_err(|damage| Error::corrupt(key, damage))
+        state
+            .map(Some)
+            .map_err(|damage| Error::corrupt(key, damage))
     }
 
     /// The version of the checkpoint `_last_checkpoint` names, when it is whole and agrees with

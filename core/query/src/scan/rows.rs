@@ -31,7 +31,10 @@ pub(crate) struct RowFilter {
 
 impl RowFilter {
     /// A filter of the given columns; `ts` is needed when `range` or `without` say anything.
-    #[expect(clippy::type_complexity, reason = "each part is a column and what is asked of it")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "each part is a column and what is asked of it"
+    )]
     pub(crate) fn new(
         metric: Option<(Arc<dyn PhysicalExpr>, Arc<TextCondition>)>,
         tags: Option<(Arc<dyn PhysicalExpr>, Arc<TextCondition>)>,
