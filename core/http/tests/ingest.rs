@@ -183,6 +183,8 @@ async fn every_refusal_of_a_whole_request_names_value_and_limit() {
     let chunks = vec!["x = y\n"; 400];
     note("chunked body", server.post_chunked("/write", chunks).await);
     let bomb = gzip(&vec![b'\n'; 1 << 20 | 1]);
+    // Two builds of one compressor need not agree on its length to the byte.
+    let bomb_bytes = format!("its {} bytes", bomb.len());
     assert!(bomb.len() < 2_000);
     note("ratio", server.post_as("/write", "gzip", bomb).await);
     note("samples", server.post("/write", "a a=1,b=2,c=3,d=4").await);
@@ -204,7 +206,7 @@ async fn every_refusal_of_a_whole_request_names_value_and_limit() {
             .await
     });
     assert!(server.keys().await.is_empty());
-    insta::assert_snapshot!(shown);
+    insta::assert_snapshot!(shown.replace(&bomb_bytes, "its N bytes"));
 }
 
 #[tokio::test]

