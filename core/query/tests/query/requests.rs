@@ -16,11 +16,20 @@ fn cold(mut fixture: Fixture) -> Fixture {
     fixture
 }
 
+/// The requests in order, but those for objects sorted: they run side by side.
+fn rounds(shapes: &str) -> String {
+    let (mut objects, mut lines): (Vec<&str>, Vec<&str>) =
+        shapes.lines().partition(|line| line.contains(".parquet"));
+    objects.sort_unstable();
+    lines.append(&mut objects);
+    lines.join("\n")
+}
+
 #[tokio::test]
 async fn a_cold_query_is_one_round_of_lists_one_of_gets_footers_then_data() {
     let fixture = cold(Fixture::at(Stage::Sealed).await);
     fixture.json(SQL).await;
-    insta::assert_snapshot!(fixture.requests.take_shapes());
+    insta::assert_snapshot!(rounds(&fixture.requests.take_shapes()));
 }
 
 #[tokio::test]
@@ -29,14 +38,14 @@ async fn a_warm_query_is_a_list_a_get_and_data() {
     fixture.json(SQL).await;
     drop(fixture.requests.take());
     fixture.json(SQL).await;
-    insta::assert_snapshot!(fixture.requests.take_shapes());
+    insta::assert_snapshot!(rounds(&fixture.requests.take_shapes()));
 }
 
 #[tokio::test]
 async fn a_query_over_open_windows_gets_each_object_once() {
     let fixture = cold(Fixture::at(Stage::Mixed).await);
     fixture.json(SQL).await;
-    insta::assert_snapshot!(fixture.requests.take_shapes());
+    insta::assert_snapshot!(rounds(&fixture.requests.take_shapes()));
 }
 
 #[tokio::test]
