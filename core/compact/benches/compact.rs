@@ -49,6 +49,7 @@ async fn accepted() -> (TenantStore, Compactor) {
     let log = Arc::new(TableLog::new(
         store.clone(),
         stele_table::Options::default(),
+        Arc::new(clock.clone()),
     ));
     let ids = Arc::new(SeededIds::new(1));
     let compactor = Compactor::new(store.clone(), log, Options::default(), Arc::new(clock), ids);

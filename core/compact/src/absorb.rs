@@ -64,7 +64,7 @@ impl Compactor {
     pub(crate) async fn absorb_telling(&self, budget: &Budget, tell: Tell<'_>) -> Result<Report> {
         let _turn = self.absorbing.lock().await;
         let mut report = Report::default();
-        let view = View::read(&self.log, self.cached_state(), self.clock.now_us()).await?;
+        let view = View::read(&self.log, self.cached_state()).await?;
         self.keep_ghosts(&view.l0.iter().map(|object| object.name).collect());
         let is_new = |object: &L0Object| !self.is_ghost(&object.name);
         let mut waiting: Vec<L0Object> = view.l0.into_iter().filter(is_new).collect();

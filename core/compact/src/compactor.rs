@@ -103,9 +103,8 @@ impl Compactor {
 
     /// The newest version; `None` when the tenant has no table.
     pub(crate) async fn newest_state(&self) -> Result<Option<Arc<TableState>>> {
-        let now_us = self.clock.now_us();
         let state = match self.cached_state() {
-            Some(known) if known.exists() => Some(self.log.refresh(&known, now_us).await?),
+            Some(known) if known.exists() => Some(self.log.refresh(&known).await?),
             _ => self.log.load().await?,
         };
         if let Some(state) = &state {

@@ -25,7 +25,7 @@ impl Compactor {
         let consolidate = self
             .consolidate_telling(budget, true, &tell(Stage::Consolidate))
             .await?;
-        let view = View::read(&self.log, self.cached_state(), self.clock.now_us()).await?;
+        let view = View::read(&self.log, self.cached_state()).await?;
         let paused = rollups_paused(&self.store).await?.is_some();
         let left = self.left(&view, paused);
         let stopped = absorb.stopped || seal.stopped || consolidate.stopped;

@@ -116,9 +116,11 @@ impl Compactor {
             });
         }
         let pins = self.store.list(PINS).await?.len() as u64;
-        let Some(state) = self.newest_state().await? else {
+        // Cold: no deletion is ever planned on what a process merely remembers.
+        let Some(state) = self.log.load().await? else {
             return Ok(None);
         };
+        self.remember(&state);
         // After the state, so that an object missing here is known to be gone.
         let l0 = self.store.l0_list().await?;
         let log = self.store.list(keys::LOG).await?;
@@ -248,7 +250,8 @@ impl Compactor {
             .max()
             .unwrap_or(0);
         for object in gathered.log.iter().filter(|object| is_old(object)) {
-            let version = entry_version(&object.key).or_else(|| checkpoint_version(&object.key));
+            let version =
+                keys::log_entry_version(&object.key).or_else(|| checkpoint_version(&object.key));
             if version.is_some_and(|version| version < first_kept) {
                 doomed.push(Doomed::Entry {
                     key: object.key.clone(),
@@ -378,22 +381,12 @@ fn doomed_heads(gathered: &Gathered, kept: usize, doomed: &mut Vec<Doomed>) {
 /// The listed log entries: version and when the store says it was written.
 fn entries(log: &[ObjectInfo]) -> impl Iterator<Item = (u64, i64)> {
     log.iter()
-        .filter_map(|object| Some((entry_version(&object.key)?, object.modified_us)))
-}
-
-fn entry_version(key: &str) -> Option<u64> {
-    log_name(key)?.strip_suffix(".json")?.parse().ok()
+        .filter_map(|object| Some((keys::log_entry_version(&object.key)?, object.modified_us)))
 }
 
 fn checkpoint_version(key: &str) -> Option<u64> {
-    log_name(key)?
-        .strip_suffix(".checkpoint.parquet")?
-        .parse()
-        .ok()
-}
-
-fn log_name(key: &str) -> Option<&str> {
-    key.strip_prefix(keys::LOG)?.strip_prefix('/')
+    let name = key.strip_prefix(keys::LOG)?.strip_prefix('/')?;
+    name.strip_suffix(".checkpoint.parquet")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -401,12 +394,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_entries_and_checkpoints_have_a_version() {
-        assert_eq!(entry_version(&keys::log_entry(7)), Some(7));
+    fn only_checkpoints_have_the_version_of_one() {
         let checkpoint = format!("{}/{:020}.checkpoint.parquet", keys::LOG, 40);
         assert_eq!(checkpoint_version(&checkpoint), Some(40));
-        assert_eq!(entry_version(&checkpoint), None);
-        assert_eq!(entry_version("table/_delta_log/_last_checkpoint"), None);
+        assert_eq!(checkpoint_version(&keys::log_entry(7)), None);
         assert_eq!(
             checkpoint_version("l0/00000000000000000040.checkpoint.parquet"),
             None

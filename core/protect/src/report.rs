@@ -62,6 +62,8 @@ pub struct VerifyReport {
     pub version: Option<u64>,
     /// Log entries checked.
     pub entries: u64,
+    /// Log entries that a writer re-created after their sweep: nobody reads them.
+    pub ghosts: u64,
     /// Heads checked.
     pub heads: u64,
     /// Ledger rows checked.

@@ -72,7 +72,8 @@ async fn settled() -> Store {
     let clock = ManualClock::new(parse_rfc3339("2026-11-22T00:00:00Z").unwrap());
     let tier = Tier::from_store(Arc::new(InMemory::new()), "", "memory://bench");
     let store = tier.tenant(&TenantId::default());
-    let log = Arc::new(TableLog::new(store.clone(), Default::default()));
+    let log = TableLog::new(store.clone(), Default::default(), Arc::new(clock.clone()));
+    let log = Arc::new(log);
     let (mut walks, mut seed) = (vec![50.0; FIELDS.len() * HOSTS], 1);
     for h in 0..24 {
         let batch = stele_format::batch(hour(h, &mut walks, &mut seed));

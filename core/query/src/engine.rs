@@ -222,7 +222,7 @@ impl Inner {
         turn: Turn,
     ) -> Result<QueryStream> {
         for attempt in 1..=ATTEMPTS {
-            let view = Arc::new(View::read_cached(log, self.clock.now_us()).await?);
+            let view = Arc::new(View::read_cached(log).await?);
             let scope = self.scope(log, view);
             let answer = match self.execute(log, &scope, statement).await {
                 Ok(stream) => QueryStream::start(stream, bounds, Arc::clone(&turn)).await,

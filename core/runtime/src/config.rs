@@ -225,6 +225,9 @@ const VARIABLES: [Variable; 17] = [
     },
 ];
 
+/// Variables of scripts that start Stele or measure it; they are theirs, and do nothing here.
+const OTHERS: [&str; 4] = ["STELE_BIN", "STELE_ARGS", "STELE_SURFACE", "STELE_FORMATS"];
+
 impl Config {
     /// Reads the process's environment.
     ///
@@ -255,7 +258,7 @@ impl Config {
         for (name, value) in vars {
             if name.starts_with("AWS_") {
                 config.aws.push((name, value));
-            } else if name.starts_with("STELE_") {
+            } else if name.starts_with("STELE_") && !OTHERS.contains(&name.as_str()) {
                 config.set(name, value)?;
             }
         }

@@ -19,6 +19,14 @@ pub fn log_entry(v: u64) -> String {
     format!("{LOG}/{v:020}.json")
 }
 
+/// The version a log entry's key names; `None` for any other key.
+#[must_use]
+pub fn log_entry_version(key: &str) -> Option<u64> {
+    let name = key.strip_prefix(LOG)?.strip_prefix('/')?;
+    let version = name.strip_suffix(".json")?.parse().ok()?;
+    (log_entry(version) == key).then_some(version)
+}
+
 /// The head of version `v` (at most `i64::MAX`); a newer version has a smaller name.
 #[must_use]
 pub fn head(v: u64) -> String {
@@ -51,6 +59,8 @@ mod tests {
             assert_eq!(head_version(&head(v)), Some(v));
         }
         assert!(head(10) < head(9));
+        assert_eq!(log_entry_version(&log_entry(41)), Some(41));
+        assert_eq!(log_entry_version("table/_delta_log/41.json"), None);
         for other in ["table/heads/1.json.zst", "table/heads/x", "l0/x"] {
             assert_eq!(head_version(other), None, "{other}");
         }

@@ -41,6 +41,14 @@ pub enum Error {
         #[source]
         source: stele_store::Error,
     },
+    /// Reading the log took so long that sweep may have passed beneath it.
+    #[error("reading the log took {} s of at most {} s", took_us / 1_000_000, limit_us / 1_000_000)]
+    Slow {
+        /// How long the last attempt took, µs.
+        took_us: i64,
+        /// How long it may take: a quarter of the history, µs.
+        limit_us: i64,
+    },
     /// Others kept winning the race for the next object of a chain.
     #[error("{key}: others kept changing it")]
     Contended {
@@ -57,7 +65,9 @@ impl Error {
             Self::Store(source) => source.kind(),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Refused { .. } => ErrorKind::Internal,
-            Self::Unresolved { .. } | Self::Contended { .. } => ErrorKind::Unavailable,
+            Self::Unresolved { .. } | Self::Slow { .. } | Self::Contended { .. } => {
+                ErrorKind::Unavailable
+            }
         }
     }
 

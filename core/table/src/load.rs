@@ -25,7 +25,7 @@ impl TableLog {
     /// The newest version, starting from the head of `version`.
     pub(crate) async fn load_at(&self, version: Option<u64>) -> Result<Option<Arc<TableState>>> {
         let Some(version) = version else {
-            return self.load_from_log().await;
+            return self.load_by_log().await;
         };
         let (head, entry, after) = (
             keys::head(version),
@@ -45,7 +45,7 @@ impl TableLog {
         });
         match usable {
             Some(state) => self.follow(Arc::new(state), after).await.map(Some),
-            None => self.load_from_log().await,
+            None => self.load_by_log().await,
         }
     }
 
@@ -120,7 +120,10 @@ impl TableLog {
             return Ok(None);
         };
         let state = self.follow(Arc::new(base), after).await?;
-        let newest = listed.iter().filter_map(|o| entry_version(&o.key)).max();
+        let newest = listed
+            .iter()
+            .filter_map(|o| keys::log_entry_version(&o.key))
+            .max();
         match newest.filter(|newest| *newest > state.version) {
             None => Ok(Some(state)),
             Some(exists) => {
@@ -151,7 +154,10 @@ impl TableLog {
         if let Some(base) = self.base_at_zero().await? {
             return Ok(Some(base));
         }
-        let newest = listed.iter().filter_map(|o| entry_version(&o.key)).max();
+        let newest = listed
+            .iter()
+            .filter_map(|o| keys::log_entry_version(&o.key))
+            .max();
         match (first_damage, newest) {
             (Some(damage), _) => Err(damage),
             (None, None) => Ok(None),
@@ -220,13 +226,6 @@ impl TableLog {
         };
         Ok((state, after?))
     }
-}
-
-/// The version of a log entry's key.
-fn entry_version(key: &str) -> Option<u64> {
-    let name = key.strip_prefix(keys::LOG)?.strip_prefix('/')?;
-    let version = name.strip_suffix(".json")?.parse().ok()?;
-    (keys::log_entry(version) == key).then_some(version)
 }
 
 /// A head is believed only when it is of the version it is stored as and names the very entry.

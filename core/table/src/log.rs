@@ -1,10 +1,11 @@
 //! The log of one tenant's table: what others call, and what it remembers between calls.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use stele_model::{Day, Digest, time};
+use stele_model::{Clock, Day, Digest, time};
 use stele_store::{TenantStore, keys};
 
 use crate::checkpoint;
@@ -16,12 +17,14 @@ use crate::state::{LedgerObject, TableState};
 
 /// Ledger files fetched at once.
 const LEDGER_READS: usize = 16;
+/// How often a read that took too long is begun again.
+const READS_MAX: u32 = 3;
 
 /// What the log must know of how it is operated.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// How long sweep keeps superseded files and log entries, µs. A state held in memory is
-    /// trusted for half of it.
+    /// trusted for half of it, and a read or a commit may take a quarter.
     pub history_us: i64,
     /// Versions between two ledger commits with a checkpoint.
     pub checkpoint_every: u64,
@@ -47,20 +50,27 @@ pub(crate) struct Memory {
 }
 
 /// The log of one tenant's table. Share one per tenant and process: it remembers ledger files.
-#[derive(Debug)]
 pub struct TableLog {
     pub(crate) store: TenantStore,
     pub(crate) options: Options,
+    clock: Arc<dyn Clock>,
     memory: Mutex<Memory>,
+}
+
+impl fmt::Debug for TableLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TableLog of {:?}", self.store)
+    }
 }
 
 impl TableLog {
     /// The log in `store`; nothing is read yet.
     #[must_use]
-    pub fn new(store: TenantStore, options: Options) -> Self {
+    pub fn new(store: TenantStore, options: Options, clock: Arc<dyn Clock>) -> Self {
         Self {
             store,
             options,
+            clock,
             memory: Mutex::default(),
         }
     }
@@ -87,31 +97,71 @@ impl TableLog {
         self.memory().newest.clone()
     }
 
-    /// Remembers that `state` was the newest at `now_us`.
-    pub(crate) fn remember(&self, state: &Arc<TableState>, now_us: i64) {
+    pub(crate) fn now_us(&self) -> i64 {
+        self.clock.now_us()
+    }
+
+    /// Remembers that `state` was the newest at `seen_us`.
+    pub(crate) fn remember(&self, state: &Arc<TableState>, seen_us: i64) {
         let mut memory = self.memory();
         let older = |newest: &Arc<TableState>| newest.version <= state.version;
         if memory.newest.as_ref().is_none_or(older) {
             memory.newest = Some(Arc::clone(state));
-            memory.checked = Some((state.entry_digest, now_us));
+            memory.checked = Some((state.entry_digest, seen_us));
         }
+    }
+
+    /// Whether what began at `began_us` ended before a sweep could have passed beneath it. A
+    /// process can stand still between any two requests (a suspended machine): an entry that is
+    /// absent afterwards may have come and gone.
+    pub(crate) fn in_time(&self, began_us: i64) -> bool {
+        self.took_us(began_us) <= self.options.history_us / 4
+    }
+
+    fn took_us(&self, began_us: i64) -> i64 {
+        self.now_us().saturating_sub(began_us)
+    }
+
+    /// Reads until an attempt ends in time. `read` gets the time at which its attempt begins, and
+    /// whether it is the first; only that one may start from memory.
+    pub(crate) async fn timely<T, F: Future<Output = Result<T>>>(
+        &self,
+        mut read: impl FnMut(i64, bool) -> F,
+    ) -> Result<T> {
+        for attempt in 1.. {
+            let began_us = self.now_us();
+            let got = read(began_us, attempt == 1).await;
+            if self.in_time(began_us) {
+                return got;
+            }
+            let (took_us, limit_us) = (self.took_us(began_us), self.options.history_us / 4);
+            tracing::warn!(took_us, limit_us, "a read of the log took too long");
+            if attempt == READS_MAX {
+                return Err(Error::Slow { took_us, limit_us });
+            }
+        }
+        unreachable!("the last attempt returns")
     }
 
     /// Whether the entries after `known` cannot have been swept yet. An absent next entry proves
     /// that `known` is the newest version only then: one that was swept is absent too.
-    pub(crate) fn trusts(&self, known: &TableState, now_us: i64) -> bool {
+    pub(crate) fn trusts(&self, known: &TableState) -> bool {
         let checked = self.memory().checked;
         let checked = checked.filter(|(digest, _)| *digest == known.entry_digest);
         let newest_at = checked.map_or(known.timestamp_us, |(_, at)| at.max(known.timestamp_us));
-        known.exists() && now_us.saturating_sub(newest_at) <= self.options.history_us / 2
+        known.exists() && self.took_us(newest_at) <= self.options.history_us / 2
     }
 
     /// Reads the newest version cold: LIST heads (one page), then head h, entry h and entry
     /// h + 1 together, then the entries to the first absent one. `None` when there is no table.
     ///
     /// # Errors
-    /// The store's, and [`Error::Corrupt`].
+    /// The store's, [`Error::Corrupt`] and [`Error::Slow`].
     pub async fn load(&self) -> Result<Option<Arc<TableState>>> {
+        self.timely(|_, _| self.load_once()).await
+    }
+
+    pub(crate) async fn load_once(&self) -> Result<Option<Arc<TableState>>> {
         let newest = self.store.list_newest_head(keys::HEADS).await?;
         self.load_at(newest.as_deref().and_then(keys::head_version))
             .await
@@ -121,9 +171,9 @@ impl TableLog {
     /// alone. `verify` compares both.
     ///
     /// # Errors
-    /// The store's, and [`Error::Corrupt`].
+    /// The store's, [`Error::Corrupt`] and [`Error::Slow`].
     pub async fn load_from_log(&self) -> Result<Option<Arc<TableState>>> {
-        self.load_by_log().await
+        self.timely(|_, _| self.load_by_log()).await
     }
 
     /// The newest version, from a known one: one GET of the next entry when nothing changed. A
@@ -131,16 +181,19 @@ impl TableLog {
     /// the entries after it may have been swept.
     ///
     /// # Errors
-    /// The store's, and [`Error::Corrupt`].
-    pub async fn refresh(&self, known: &Arc<TableState>, now_us: i64) -> Result<Arc<TableState>> {
-        let state = if self.trusts(known, now_us) {
-            self.advance(Arc::clone(known)).await?
-        } else {
-            let loaded = self.load().await?;
-            loaded.unwrap_or_else(|| Arc::clone(known))
-        };
-        self.remember(&state, now_us);
-        Ok(state)
+    /// The store's, [`Error::Corrupt`] and [`Error::Slow`].
+    pub async fn refresh(&self, known: &Arc<TableState>) -> Result<Arc<TableState>> {
+        self.timely(|began_us, is_first| async move {
+            let state = if is_first && self.trusts(known) {
+                self.advance(Arc::clone(known)).await?
+            } else {
+                let loaded = self.load_once().await?;
+                loaded.unwrap_or_else(|| Arc::clone(known))
+            };
+            self.remember(&state, began_us);
+            Ok(state)
+        })
+        .await
     }
 
     /// Follows the log from a trusted state.

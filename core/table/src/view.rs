@@ -30,13 +30,23 @@ impl View {
     /// In the other order a commit and a sweep between the two reads would hide rows from both.
     ///
     /// # Errors
-    /// The store's, and [`crate::Error::Corrupt`].
-    pub async fn read(
+    /// The store's, [`crate::Error::Corrupt`] and [`crate::Error::Slow`].
+    pub async fn read(log: &TableLog, cached: Option<Arc<TableState>>) -> Result<Self> {
+        log.timely(|began_us, is_first| {
+            let cached = cached
+                .as_ref()
+                .filter(|known| is_first && log.trusts(known));
+            Self::read_once(log, cached.map(Arc::clone), began_us)
+        })
+        .await
+    }
+
+    async fn read_once(
         log: &TableLog,
         cached: Option<Arc<TableState>>,
-        now_us: i64,
+        began_us: i64,
     ) -> Result<Self> {
-        let (l0, state) = match cached.filter(|known| log.trusts(known, now_us)) {
+        let (l0, state) = match cached {
             Some(known) => {
                 let l0 = log.store.l0_list().await?;
                 (l0, Some(log.advance(known).await?))
@@ -51,7 +61,7 @@ impl View {
         };
         let state = state.unwrap_or_default();
         if state.exists() {
-            log.remember(&state, now_us);
+            log.remember(&state, began_us);
         }
         let unabsorbed = |object: &L0Object| !state.unswept.contains_key(&object.name.digest);
         let l0 = l0.into_iter().filter(unabsorbed).collect();
@@ -62,8 +72,8 @@ impl View {
     ///
     /// # Errors
     /// As [`View::read`].
-    pub async fn read_cached(log: &TableLog, now_us: i64) -> Result<Self> {
-        Self::read(log, log.newest_seen(), now_us).await
+    pub async fn read_cached(log: &TableLog) -> Result<Self> {
+        Self::read(log, log.newest_seen()).await
     }
 
     /// Windows whose rollups are not valid: an `open` file or an L0 object covers them.

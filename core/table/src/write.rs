@@ -31,17 +31,28 @@ const LEDGER_WRITES: usize = 8;
 enum Slot {
     Ours,
     Taken,
-    /// The entry exists, but below what sweep has deleted: no reader will ever see it.
-    Swept,
+    /// The entry may be below what sweep has deleted, where no reader will ever see it: the one
+    /// before it is gone, or so much time has passed that this proves nothing.
+    Unproven,
 }
 
 impl TableLog {
     /// The newest version; creates the table when there is none.
     ///
     /// # Errors
-    /// The store's, and [`Error::Corrupt`].
+    /// The store's, [`Error::Corrupt`] and [`Error::Slow`].
     pub async fn load_or_create(&self, timestamp_us: i64) -> Result<Arc<TableState>> {
-        if let Some(state) = self.load().await? {
+        // Created late, version 0 may be one that others made, filled and swept meanwhile.
+        self.timely(|began_us, _| self.load_or_create_once(timestamp_us, began_us))
+            .await
+    }
+
+    async fn load_or_create_once(
+        &self,
+        timestamp_us: i64,
+        began_us: i64,
+    ) -> Result<Arc<TableState>> {
+        if let Some(state) = self.load_once().await? {
             return Ok(state);
         }
         let created_us = timestamp_us - timestamp_us.rem_euclid(1000);
@@ -63,7 +74,7 @@ impl TableLog {
             .and_then(|entry| create(&entry, codec::digest(&bytes)))
             .map_err(damaged)?;
         let state = self.advance(Arc::new(state)).await?;
-        if state.version == 0 {
+        if state.version == 0 && self.in_time(began_us) {
             self.write_head(&state).await;
         }
         Ok(state)
@@ -82,8 +93,9 @@ impl TableLog {
     pub async fn commit(&self, planned_on: &Arc<TableState>, commit: Commit) -> Result<Outcome> {
         let refused = |refusal| Error::refused(&commit.operation.0, refusal);
         commit.check(planned_on).map_err(refused)?;
-        if !self.trusts(planned_on, commit.timestamp_us) {
-            let newest = self.refresh(planned_on, commit.timestamp_us).await?;
+        let began_us = self.now_us();
+        if !self.trusts(planned_on) {
+            let newest = self.refresh(planned_on).await?;
             if newest.entry_digest != planned_on.entry_digest {
                 return Ok(Outcome::Moved(newest));
             }
@@ -101,20 +113,21 @@ impl TableLog {
         // The entry as every reader will see it; what they would refuse must not be written.
         let next = next_state(planned_on, &bytes, &attached).map_err(damaged)?;
         match self
-            .put_entry(planned_on, &commit.operation.0, bytes)
+            .put_entry(planned_on, &commit.operation.0, bytes, began_us)
             .await?
         {
             Slot::Taken => {
-                let newest = self.refresh(planned_on, commit.timestamp_us).await?;
+                let newest = self.refresh(planned_on).await?;
                 Ok(Outcome::Moved(newest))
             }
-            Slot::Swept => {
+            Slot::Unproven => {
                 let newest = self.load().await?;
-                let damage = || damaged(Damage::Missing);
-                Ok(Outcome::Moved(newest.ok_or_else(damage)?))
+                let newest = newest.ok_or_else(|| damaged(Damage::Missing))?;
+                self.remember(&newest, began_us);
+                Ok(Outcome::Moved(newest))
             }
             Slot::Ours => {
-                let state = self.settled(next, commit.timestamp_us).await;
+                let state = self.settled(next, began_us).await;
                 let state = self.keep_house(state, &commit).await;
                 Ok(Outcome::Committed(state))
             }
@@ -160,8 +173,14 @@ impl TableLog {
         Ok(Some((object, file)))
     }
 
-    /// Puts the entry after `on` until it is known whose it is.
-    async fn put_entry(&self, on: &TableState, operation: &str, bytes: Bytes) -> Result<Slot> {
+    /// Puts the entry after `on`, which was trusted at `began_us`, until it is known whose it is.
+    async fn put_entry(
+        &self,
+        on: &TableState,
+        operation: &str,
+        bytes: Bytes,
+        began_us: i64,
+    ) -> Result<Slot> {
         let version = on.version + 1;
         let key = keys::log_entry(version);
         let mut puts = 0;
@@ -189,7 +208,11 @@ impl TableLog {
             }
             return Ok(Slot::Taken);
         }
-        self.read_back(on, operation, &bytes).await
+        let slot = self.read_back(on, operation, &bytes).await?;
+        Ok(match self.in_time(began_us) {
+            true => slot,
+            false => Slot::Unproven,
+        })
     }
 
     /// Reads the written entry and the one before it. Sweep deletes in ascending order, so the
@@ -209,10 +232,10 @@ impl TableLog {
                         return Err(Error::corrupt(key, Damage::Digest { got, expected }));
                     }
                     let chained = codec::digest(&before) == on.entry_digest;
-                    return Ok(if chained { Slot::Ours } else { Slot::Swept });
+                    return Ok(if chained { Slot::Ours } else { Slot::Unproven });
                 }
                 Ok((None, _)) => return Err(Error::corrupt(key, Damage::Missing)),
-                Ok((_, None)) => return Ok(Slot::Swept),
+                Ok((_, None)) => return Ok(Slot::Unproven),
                 Err(source) if reads == READ_BACKS => {
                     return Err(Error::Unresolved {
                         operation: operation.to_owned(),
@@ -226,10 +249,10 @@ impl TableLog {
     }
 
     /// Publishes a committed state: head and memory.
-    async fn settled(&self, state: TableState, now_us: i64) -> Arc<TableState> {
+    async fn settled(&self, state: TableState, seen_us: i64) -> Arc<TableState> {
         let state = Arc::new(state);
         self.write_head(&state).await;
-        self.remember(&state, now_us);
+        self.remember(&state, seen_us);
         state
     }
 
@@ -273,6 +296,10 @@ impl TableLog {
         operation: &str,
         timestamp_us: i64,
     ) -> Result<Option<Arc<TableState>>> {
+        let began_us = self.now_us();
+        if !self.trusts(state) {
+            return Ok(None);
+        }
         let ledger = self.merge_days(state, timestamp_us).await?;
         let version = state.version + 1;
         let damaged = |damage| Error::corrupt(keys::log_entry(version), damage);
@@ -283,10 +310,10 @@ impl TableLog {
         let bytes = bytes.map_err(damaged)?;
         let attached = Attached::Manifest(Arc::new(manifest));
         let next = next_state(state, &bytes, &attached).map_err(damaged)?;
-        match self.put_entry(state, operation, bytes).await? {
-            Slot::Taken | Slot::Swept => Ok(None),
+        match self.put_entry(state, operation, bytes, began_us).await? {
+            Slot::Taken | Slot::Unproven => Ok(None),
             Slot::Ours => {
-                let next = self.settled(next, timestamp_us).await;
+                let next = self.settled(next, began_us).await;
                 if let Err(error) = self.write_checkpoint(&next).await {
                     tracing::warn!(%error, version, "cannot write a checkpoint");
                 }

@@ -117,7 +117,7 @@ async fn an_outcome_that_stays_unknown_is_an_error_and_a_fresh_plan_succeeds() {
         "{error}"
     );
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let state = log.refresh(&state, T0).await.unwrap();
+    let state = log.refresh(&state).await.unwrap();
     let mut again = simple(4);
     again.operation = operation(1004);
     assert_eq!(committed(&log, &state, again).await.version, 4);
@@ -304,11 +304,16 @@ async fn a_writer_that_slept_through_sweep_cannot_take_a_swept_slot() {
     for version in 0..state.ledger.manifest_version {
         store.remove(&keys::log_entry(version)).await;
     }
+    // Its clock does not show it: the missing predecessor gives it away after the PUT.
+    let Outcome::Moved(newest) = store.log().commit(&old, simple(101)).await.unwrap() else {
+        panic!("took a swept slot");
+    };
+    assert!(newest == state, "version {}", newest.version);
+    assert_eq!(store.log().load_from_log().await.unwrap().unwrap(), state);
     // Its clock shows how long it slept: read cold, nothing written.
-    let mut late = simple(100);
-    late.timestamp_us = T0 + Options::default().history_us;
+    store.clock.advance(Options::default().history_us);
     store.requests();
-    let Outcome::Moved(newest) = store.log().commit(&old, late).await.unwrap() else {
+    let Outcome::Moved(newest) = store.log().commit(&old, simple(100)).await.unwrap() else {
         panic!("took a swept slot");
     };
     assert!(newest == state, "version {}", newest.version);
@@ -318,10 +323,43 @@ async fn a_writer_that_slept_through_sweep_cannot_take_a_swept_slot() {
             .iter()
             .all(|request| !request.starts_with("PUT"))
     );
-    // Its clock does not: the missing predecessor gives it away after the PUT.
-    let Outcome::Moved(newest) = store.log().commit(&old, simple(101)).await.unwrap() else {
-        panic!("took a swept slot");
+}
+
+/// As above, but it slept within the commit, and its predecessor is back: a PUT of the same bytes
+/// that was on its way for a day. Only the time tells.
+#[tokio::test]
+async fn a_commit_that_took_longer_than_a_quarter_of_the_history_is_not_believed() {
+    let store = Watched::new();
+    let log = store.log();
+    let old = table(&log, 5).await;
+    let mut state = old.clone();
+    for n in 6..=25 {
+        state = committed(&log, &state, simple(n)).await;
+    }
+    let base = state.ledger.manifest_version;
+    let swept = (0..base).filter(|version| *version != 5);
+    let swept = swept.map(keys::log_entry).collect();
+    let slow = store.log();
+    assert_eq!(slow.refresh(&old).await.unwrap(), state);
+    let put = format!("PUT {}", keys::log_entry(6));
+    store.sleep_before(put, Options::default().history_us, swept);
+    let Outcome::Moved(newest) = slow.commit(&old, simple(101)).await.unwrap() else {
+        panic!("believed in a version below the sweep");
     };
-    assert!(newest == state, "version {}", newest.version);
-    assert_eq!(store.log().load_from_log().await.unwrap().unwrap(), state);
+    assert_eq!(newest, state);
+    assert_eq!(slow.newest_seen().unwrap(), state);
+}
+
+/// Between "there is no table" and the PUT of version 0 others made it, filled it and swept.
+#[tokio::test]
+async fn a_table_that_was_created_meanwhile_is_the_one_that_counts() {
+    let store = Watched::new();
+    let slow = store.log();
+    let (create, other) = (format!("PUT {}", keys::log_entry(0)), Watched::new());
+    let state = table(&other.log(), 25).await;
+    let base = state.ledger.manifest_version;
+    store.sleep_before(create, Options::default().history_us, Vec::new());
+    store.adopt_in_sleep(&other, base);
+    let loaded = slow.load_or_create(T0 + 7 * MINUTE).await.unwrap();
+    assert_eq!(loaded, state);
 }

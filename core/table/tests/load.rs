@@ -34,7 +34,7 @@ async fn a_cold_load_is_one_list_and_three_gets_and_a_refresh_is_one_get() {
         next.clone(),
     ];
     assert_eq!(store.requests(), expected);
-    log.refresh(&loaded, T0).await.unwrap();
+    log.refresh(&loaded).await.unwrap();
     assert_eq!(store.requests(), [next]);
 }
 
@@ -44,11 +44,11 @@ async fn a_view_lists_l0_before_it_reads_the_log_and_one_get_keeps_it_current() 
     table(&store.log(), 3).await;
     store.requests();
     let log = store.log();
-    View::read(&log, None, T0).await.unwrap();
+    View::read(&log, None).await.unwrap();
     let requests = store.requests();
     assert_eq!(requests.len(), 5);
     assert_eq!(requests[..2], ["LIST l0", "LIST table/heads"]);
-    let view = View::read_cached(&log, T0).await.unwrap();
+    let view = View::read_cached(&log).await.unwrap();
     let next = format!("GET {}", keys::log_entry(4));
     assert_eq!(store.requests(), ["LIST l0".to_owned(), next]);
     assert_eq!(view.state.version, 3);
@@ -65,7 +65,7 @@ async fn a_view_holds_each_l0_object_until_its_commit_and_not_after() {
     };
     let tenant = store.tenant();
     tenant.l0_put(&name(1), "one".into()).await.unwrap();
-    let empty = View::read(&log, None, T0).await.unwrap();
+    let empty = View::read(&log, None).await.unwrap();
     assert!(!empty.state.exists());
     assert_eq!(empty.l0.len(), 1);
     assert_eq!(empty.open_windows(), WindowSet::range(Window(1), Window(2)));
@@ -73,7 +73,7 @@ async fn a_view_holds_each_l0_object_until_its_commit_and_not_after() {
     tenant.l0_put(&name(2), "two".into()).await.unwrap();
     let commit = absorb(1, vec![object(1, batch(1, 10))]);
     let state = committed(&log, &state, commit).await;
-    let view = View::read(&log, Some(empty.state), T0).await.unwrap();
+    let view = View::read(&log, Some(empty.state)).await.unwrap();
     assert_eq!(view.state, state);
     let names: Vec<_> = view.l0.iter().map(|object| object.name).collect();
     assert_eq!(names, [name(2)]);
@@ -95,16 +95,73 @@ async fn a_state_older_than_half_the_history_is_read_cold() {
     for version in 0..state.ledger.manifest_version {
         store.remove(&keys::log_entry(version)).await;
     }
-    let late = old.timestamp_us + Options::default().history_us / 2 + 1;
-    assert_eq!(store.log().refresh(&old, late).await.unwrap(), state);
-    let view = View::read(&store.log(), Some(old), late).await.unwrap();
+    store
+        .clock
+        .advance(Options::default().history_us / 2 + MINUTE);
+    assert_eq!(store.log().refresh(&old).await.unwrap(), state);
+    let view = View::read(&store.log(), Some(old)).await.unwrap();
     assert_eq!(view.state, state);
     // Once seen to be the newest at that time, one GET is enough again.
     let log = store.log();
-    let state = log.refresh(&state, late).await.unwrap();
+    let state = log.refresh(&state).await.unwrap();
     store.requests();
-    log.refresh(&state, late + 1).await.unwrap();
+    store.clock.advance(1);
+    log.refresh(&state).await.unwrap();
     assert_eq!(store.requests().len(), 1);
+}
+
+/// A table of more than one checkpoint, a state of its beginning, and the keys a sweep may delete.
+async fn outgrown(store: &Watched) -> (Arc<TableState>, Arc<TableState>, Vec<String>) {
+    let log = store.log();
+    let old = table(&log, 5).await;
+    let mut state = old.clone();
+    for n in 6..=25 {
+        state = committed(&log, &state, simple(n)).await;
+    }
+    let swept = 0..state.ledger.manifest_version;
+    let heads = (0..state.version).map(keys::head);
+    let swept = swept.map(keys::log_entry).chain(heads).collect();
+    (old, state, swept)
+}
+
+/// The process trusted its state, and slept before it asked for the next entry.
+#[tokio::test]
+async fn a_reader_that_sleeps_through_a_sweep_begins_again() {
+    let day = Options::default().history_us;
+    let store = Watched::new();
+    let (old, state, swept) = outgrown(&store).await;
+    let log = store.log();
+    store.sleep_before(format!("GET {}", keys::log_entry(6)), day, swept);
+    let view = View::read(&log, Some(old.clone())).await.unwrap();
+    assert_eq!(view.state, state);
+    // A refresh likewise, and a cold load between the LIST of heads and the GETs.
+    let store = Watched::new();
+    let (old, state, swept) = outgrown(&store).await;
+    let log = store.log();
+    store.sleep_before(format!("GET {}", keys::log_entry(6)), day, swept);
+    assert_eq!(log.refresh(&old).await.unwrap(), state);
+    let head = format!("GET {}", keys::log_entry(26));
+    store.sleep_before(head, day, Vec::new());
+    store.requests();
+    assert_eq!(log.load().await.unwrap().unwrap(), state);
+    let lists = store.requests();
+    let lists = lists.iter().filter(|r| r.starts_with("LIST")).count();
+    assert_eq!(lists, 2);
+}
+
+#[tokio::test]
+async fn a_reader_that_is_always_too_slow_says_so() {
+    let store = Watched::new();
+    let log = store.log();
+    let state = table(&log, 3).await;
+    for _ in 0..3 {
+        let next = format!("GET {}", keys::log_entry(4));
+        store.sleep_before(next, Options::default().history_us, Vec::new());
+    }
+    let error = log.refresh(&state).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains("86400 s of at most 21600 s"), "{text}");
 }
 
 #[tokio::test]

@@ -31,7 +31,11 @@ impl Node {
             history_us: options.history_us,
             ..Default::default()
         };
-        let log = Arc::new(TableLog::new(store.clone(), log_options));
+        let log = Arc::new(TableLog::new(
+            store.clone(),
+            log_options,
+            Arc::clone(&clock),
+        ));
         let compactor = Arc::new(Compactor::new(
             store.clone(),
             Arc::clone(&log),

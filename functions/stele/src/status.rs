@@ -116,7 +116,7 @@ impl Status {
     /// The store's, and damage found on the way.
     pub async fn read(node: &Node, seal_delay_us: i64, jobs: Done) -> stele_table::Result<Self> {
         let now_us = node.clock.now_us();
-        let view = View::read_cached(&node.log, now_us).await?;
+        let view = View::read_cached(&node.log).await?;
         let all_l0 = node.store.l0_list().await?;
         let log = node.store.list(keys::LOG).await?;
         let heads = node.store.list(keys::HEADS).await?;

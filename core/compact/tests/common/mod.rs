@@ -8,7 +8,7 @@ use object_store::ObjectStore;
 use stele_compact::{Budget, Compactor, Options, reader};
 use stele_format::{batch, l0};
 use stele_model::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US};
-use stele_model::{Batch, Clock, L0Name, NO_EXTRA, Resolution, Row, Rows, Series, TenantId};
+use stele_model::{Batch, L0Name, NO_EXTRA, Resolution, Row, Rows, Series, TenantId};
 use stele_store::{TenantStore, Tier};
 use stele_table::{FileKind, TableLog, TableState, View};
 use stele_testkit::oracle::{Rollups, Samples};
@@ -67,6 +67,7 @@ impl World {
         let log = Arc::new(TableLog::new(
             tenant.clone(),
             stele_table::Options::default(),
+            Arc::new(self.clock.clone()),
         ));
         let clock = Arc::new(self.clock.clone());
         Compactor::new(tenant, log, Options::default(), clock, ids)
@@ -77,7 +78,7 @@ impl World {
             history_us,
             ..stele_table::Options::default()
         };
-        TableLog::new(self.store.clone(), options)
+        TableLog::new(self.store.clone(), options, Arc::new(self.clock.clone()))
     }
 
     /// Accepts one batch as one object.
@@ -105,9 +106,7 @@ impl World {
     }
 
     pub async fn view(&self) -> View {
-        View::read(&self.log(DAY_US), None, self.clock.now_us())
-            .await
-            .unwrap()
+        View::read(&self.log(DAY_US), None).await.unwrap()
     }
 
     pub async fn state(&self) -> Arc<TableState> {

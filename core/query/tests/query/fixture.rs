@@ -59,7 +59,8 @@ impl Fixture {
         let requests = CountingStore::new(Arc::new(memory));
         let tier = Tier::from_store(Arc::new(requests.clone()), "", "memory://test");
         let store = tier.tenant(&TenantId::default());
-        let log = Arc::new(TableLog::new(store.clone(), Default::default()));
+        let log = TableLog::new(store.clone(), Default::default(), Arc::new(clock.clone()));
+        let log = Arc::new(log);
         let compactor = Compactor::new(
             store.clone(),
             Arc::clone(&log),

@@ -10,5 +10,6 @@ mod fixture;
 mod guarded;
 mod plans;
 mod requests;
+mod simulated;
 mod slt;
 mod web;

@@ -1,5 +1,7 @@
 //! The list of object-store requests of a query.
 
+use std::sync::Arc;
+
 use stele_query::QueryEngine;
 use stele_table::TableLog;
 
@@ -9,8 +11,10 @@ const SQL: &str = "SELECT max(value) AS m FROM samples WHERE metric = 'cpu.user'
 
 /// Forgets everything a process would have in memory.
 fn cold(mut fixture: Fixture) -> Fixture {
-    fixture.log = TableLog::new(fixture.store.clone(), Default::default()).into();
-    let engine = QueryEngine::new(config(), std::sync::Arc::new(fixture.clock.clone()));
+    let clock = Arc::new(fixture.clock.clone());
+    let log = TableLog::new(fixture.store.clone(), Default::default(), clock.clone());
+    fixture.log = log.into();
+    let engine = QueryEngine::new(config(), clock);
     fixture.engine = engine.expect("a valid config").into();
     drop(fixture.requests.take());
     fixture

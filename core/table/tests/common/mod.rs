@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -15,9 +17,9 @@ use object_store::{
     PutResult, Result as StoreResult,
 };
 use stele_model::{
-    Day, Digest, FileStats, L0Name, Resolution, RowsHash, TenantId, Window, WindowSet,
+    Clock, Day, Digest, FileStats, L0Name, Resolution, RowsHash, TenantId, Window, WindowSet,
 };
-use stele_store::{TenantStore, Tier};
+use stele_store::{TenantStore, Tier, keys};
 use stele_table::{
     Commit, CommitKind, ConsumedBatch, ConsumedObject, FileEntry, FileKind, OperationId, Options,
     TableLog, TableState,
@@ -36,11 +38,38 @@ pub enum Fault {
 struct Watch {
     requests: Vec<String>,
     faults: Vec<(String, Fault)>,
+    sleeps: Vec<Sleep>,
+    adopted: Option<(Watched, u64)>,
+}
+
+/// The process stands still just before a request; others delete meanwhile.
+#[derive(Debug)]
+struct Sleep {
+    request: String,
+    us: i64,
+    deleted: Vec<String>,
+}
+
+/// A clock that only a sleep moves.
+#[derive(Debug, Clone)]
+pub struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    pub fn advance(&self, us: i64) {
+        self.0.fetch_add(us, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now_us(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// An object store that notes its requests and fails the PUTs it is told to.
 #[derive(Debug, Clone)]
 pub struct Watched {
+    pub clock: TestClock,
     inner: Arc<dyn ObjectStore>,
     watch: Arc<Mutex<Watch>>,
 }
@@ -64,8 +93,13 @@ impl Watched {
     }
 
     pub fn over(inner: Arc<dyn ObjectStore>) -> Self {
+        let clock = TestClock(Arc::new(AtomicI64::new(T0)));
         let watch = Arc::default();
-        Self { inner, watch }
+        Self {
+            clock,
+            inner,
+            watch,
+        }
     }
 
     /// The tenant's part of this store.
@@ -76,7 +110,8 @@ impl Watched {
 
     /// A log that shares nothing but the store with other logs.
     pub fn log(&self) -> TableLog {
-        TableLog::new(self.tenant(), Options::default())
+        let clock = Arc::new(self.clock.clone());
+        TableLog::new(self.tenant(), Options::default(), clock)
     }
 
     /// Fails the next PUTs of a path that contains `text`, one per fault.
@@ -84,6 +119,37 @@ impl Watched {
         let mut watch = self.watch.lock().unwrap();
         let faults = faults.iter().map(|fault| (text.to_owned(), *fault));
         watch.faults.extend(faults);
+    }
+
+    /// Before the next `request` (as [`Watched::requests`] shows it) the process sleeps for `us`,
+    /// and others delete `deleted`.
+    pub fn sleep_before(&self, request: String, us: i64, deleted: Vec<String>) {
+        let mut watch = self.watch.lock().unwrap();
+        watch.sleeps.push(Sleep {
+            request,
+            us,
+            deleted,
+        });
+    }
+
+    /// During the next sleep everything in `other` appears here, but for log entries below `base`.
+    pub fn adopt_in_sleep(&self, other: &Self, base: u64) {
+        self.watch.lock().unwrap().adopted = Some((other.clone(), base));
+    }
+
+    async fn adopt(&self, other: &Self, base: u64) {
+        let objects: Vec<_> = other.inner.list(None).try_collect().await.unwrap();
+        for object in objects {
+            let bytes = other.inner.get(&object.location).await.unwrap();
+            let bytes = bytes.bytes().await.unwrap();
+            self.inner
+                .put(&object.location, bytes.into())
+                .await
+                .unwrap();
+        }
+        for version in 0..base {
+            self.remove(&keys::log_entry(version)).await;
+        }
     }
 
     /// The requests since the last call, without the tenant's prefix.
@@ -103,10 +169,29 @@ impl Watched {
         self.inner.put(&path, bytes.into().into()).await.unwrap();
     }
 
-    fn note(&self, verb: &str, location: &str) {
+    fn note(&self, verb: &str, location: &str) -> Option<Sleep> {
         let key = location.trim_start_matches("tenants/default/");
         let request = format!("{verb} {key}");
-        self.watch.lock().unwrap().requests.push(request);
+        let mut watch = self.watch.lock().unwrap();
+        let at = watch.sleeps.iter().position(|s| s.request == request);
+        watch.requests.push(request);
+        at.map(|at| watch.sleeps.remove(at))
+    }
+
+    /// Notes a request, and lets other tasks run before it.
+    async fn begin(&self, verb: &str, location: &Path) {
+        let sleep = self.note(verb, location.as_ref());
+        tokio::task::yield_now().await;
+        if let Some(sleep) = sleep {
+            self.clock.advance(sleep.us);
+            let adopted = self.watch.lock().unwrap().adopted.take();
+            if let Some((other, base)) = adopted {
+                self.adopt(&other, base).await;
+            }
+            for key in sleep.deleted {
+                self.remove(&key).await;
+            }
+        }
     }
 
     fn fault(&self, location: &Path) -> Option<Fault> {
@@ -125,9 +210,7 @@ impl ObjectStore for Watched {
         payload: PutPayload,
         opts: PutOptions,
     ) -> StoreResult<PutResult> {
-        self.note("PUT", location.as_ref());
-        // Lets other tasks run between any two requests.
-        tokio::task::yield_now().await;
+        self.begin("PUT", location).await;
         match self.fault(location) {
             None => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::BeforeEffect) => Err(lost(location)),
@@ -147,8 +230,7 @@ impl ObjectStore for Watched {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
-        self.note("GET", location.as_ref());
-        tokio::task::yield_now().await;
+        self.begin("GET", location).await;
         self.inner.get_opts(location, options).await
     }
 

@@ -72,6 +72,8 @@ pub struct Tally {
     pub queries: u64,
     /// Queries, jobs and ingests that ended in an error.
     pub errors: u64,
+    /// Log entries that a writer re-created below a sweep.
+    pub ghosts: u64,
     /// Complete checks of everything stored.
     pub checks: u64,
     /// Samples in the end.
@@ -92,6 +94,7 @@ impl Tally {
         self.deleted += other.deleted;
         self.queries += other.queries;
         self.errors += other.errors;
+        self.ghosts += other.ghosts;
         self.checks += other.checks;
         self.samples += other.samples;
     }
@@ -102,7 +105,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} requests, {} faults, {} crashes, {} acks, {} L0 objects, {} versions, \
-             {} windows sealed ({} again), {} deleted, {} queries, {} errors, {} checks, \
+             {} windows sealed ({} again), {} deleted, {} queries, {} errors, {} ghost entries, {} checks, \
              {} samples",
             self.requests,
             self.faults,
@@ -115,6 +118,7 @@ impl fmt::Display for Tally {
             self.deleted,
             self.queries,
             self.errors,
+            self.ghosts,
             self.checks,
             self.samples
         )

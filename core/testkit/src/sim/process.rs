@@ -32,7 +32,7 @@ pub(super) struct Process {
     pub store: TenantStore,
     pub log: Arc<TableLog>,
     pub compactor: Arc<Compactor>,
-    clock: ManualClock,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// What every process of a run has in common.
@@ -52,18 +52,19 @@ impl Process {
 
     pub fn over(tier: Tier, actor: &str, skew_us: i64, ids: u64, s: &Settings) -> Self {
         let store = tier.tenant(&s.tenant);
-        let log = Arc::new(TableLog::new(store.clone(), s.table.clone()));
         let clock: Arc<dyn Clock> = Arc::new(Skewed(s.clock.clone(), skew_us));
+        let log = TableLog::new(store.clone(), s.table.clone(), Arc::clone(&clock));
+        let log = Arc::new(log);
         let ids = Arc::new(SeededIds::new(ids));
         let options = s.compact.clone();
         let log_of = Arc::clone(&log);
-        let compactor = Compactor::new(store.clone(), log_of, options, clock, ids);
+        let compactor = Compactor::new(store.clone(), log_of, options, Arc::clone(&clock), ids);
         Self {
             actor: actor.to_owned(),
             store,
             log,
             compactor: Arc::new(compactor),
-            clock: s.clock.clone(),
+            clock,
         }
     }
 }
@@ -221,8 +222,7 @@ async fn answer(process: &Process, resolution: Resolution) -> Result<Answer, Fai
 }
 
 async fn read_all(process: &Process, resolution: Resolution) -> Result<Answer, Failed> {
-    let now_us = process.clock.now_us();
-    let view = View::read_cached(&process.log, now_us).await;
+    let view = View::read_cached(&process.log).await;
     let view = view.map_err(|error| Failed {
         kind: error.kind(),
         text: chain(&error),
