@@ -7,10 +7,12 @@
 //!
 //! - [`influx`]: line protocol, InfluxDB 1.x and 2.x replies, and the little of `/query` that
 //!   clients need to connect.
+//! - [`assemble`]: samples that were split already (files, other stores).
 //! - [`json`]: the native `{"samples":[…]}`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+pub mod assemble;
 mod check;
 mod error;
 pub mod influx;
