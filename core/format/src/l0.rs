@@ -108,6 +108,15 @@ pub fn decode(bytes: Bytes) -> Result<Vec<Batch>> {
     reader.finish()
 }
 
+/// How many rows an object says it has, before any is decoded.
+///
+/// # Errors
+/// [`Error::Corrupt`] when it has no readable footer.
+pub fn rows_claimed(bytes: Bytes) -> Result<u64> {
+    let blocks = Blocks::open(bytes)?;
+    Ok(u64::try_from(blocks.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX))
+}
+
 fn parse_batches(text: &str) -> Option<Vec<(Digest, usize)>> {
     text.split(' ')
         .map(|batch| {

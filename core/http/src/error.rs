@@ -17,6 +17,8 @@ pub(crate) enum Error {
     Busy { limit: u64 },
     #[error("Content-Encoding {encoding:?} is not supported: use gzip or none")]
     Encoding { encoding: String },
+    #[error("correct={text:?} is not a rank: a whole number from 1 on")]
+    Rank { text: String },
     #[error("the body is not gzip: {source}")]
     Gzip { source: std::io::Error },
     #[error("the body did not arrive within {secs} s")]
@@ -40,7 +42,9 @@ impl Error {
             Self::Body { .. } | Self::Unpacked { .. } | Self::Ratio { .. } => ErrorKind::TooLarge,
             Self::Busy { .. } | Self::Slow { .. } => ErrorKind::Unavailable,
             Self::Encoding { .. } => ErrorKind::UnsupportedMedia,
-            Self::Gzip { .. } | Self::Interrupted { .. } => ErrorKind::Malformed,
+            Self::Rank { .. } | Self::Gzip { .. } | Self::Interrupted { .. } => {
+                ErrorKind::Malformed
+            }
             Self::Decode(source) => source.kind(),
             Self::Ingest(source) => source.kind(),
             Self::Worker(_) => ErrorKind::Internal,

@@ -11,6 +11,7 @@
 mod body;
 mod clients;
 mod error;
+mod import;
 mod native;
 mod reply;
 mod state;

@@ -17,7 +17,7 @@ pub(crate) async fn samples(State(state): State<IngestState>, request: Request) 
     }
 }
 
-fn answer(accepted: &Accepted) -> Response {
+pub(crate) fn answer(accepted: &Accepted) -> Response {
     let nothing_kept = accepted.receipt.is_none() && !accepted.rejections.is_empty();
     let receipt = accepted.receipt.as_ref();
     let body = json!({

@@ -1,12 +1,12 @@
 //! Refused items of a request: each with its position and reason, so nothing is dropped silently.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How many rejections of one request are named; all are counted.
 pub const NAMED_MAX: usize = 100;
 
 /// One refused item.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     /// Where it stood: 1-based line for line protocol, 0-based index for JSON arrays.
     pub position: u64,

@@ -84,6 +84,8 @@ pub struct Config {
     pub listen: Option<String>,
     /// `STELE_URL`.
     pub url: Option<String>,
+    /// `STELE_TOKEN`: a secret.
+    pub token: Option<String>,
     /// `STELE_TENANT`.
     pub tenant: Option<TenantId>,
     /// `STELE_SEAL_DELAY_SECS` in µs.
@@ -98,6 +100,10 @@ pub struct Config {
     pub seal_every_us: Option<i64>,
     /// `STELE_SWEEP_EVERY_SECS` in µs: from one sweep to the next.
     pub sweep_every_us: Option<i64>,
+    /// `STELE_QUOTA_SAMPLES_PER_SEC`, for each tenant.
+    pub quota_samples_per_sec: Option<u64>,
+    /// `STELE_QUOTA_SERIES`, for each tenant.
+    pub quota_series: Option<u64>,
     /// `STELE_SKETCH`.
     pub sketch: Option<bool>,
     /// `STELE_HOST_METRICS`.
@@ -120,6 +126,7 @@ impl fmt::Debug for Config {
             .field("store", &self.store)
             .field("listen", &self.listen)
             .field("url", &self.url)
+            .field("token", &self.token.as_ref().map(|_| "…"))
             .field("tenant", &self.tenant)
             .field("seal_delay_us", &self.seal_delay_us)
             .field("sweep_grace_us", &self.sweep_grace_us)
@@ -127,6 +134,8 @@ impl fmt::Debug for Config {
             .field("absorb_every_us", &self.absorb_every_us)
             .field("seal_every_us", &self.seal_every_us)
             .field("sweep_every_us", &self.sweep_every_us)
+            .field("quota_samples_per_sec", &self.quota_samples_per_sec)
+            .field("quota_series", &self.quota_series)
             .field("sketch", &self.sketch)
             .field("host_metrics", &self.host_metrics)
             .field("log", &self.log)
@@ -137,7 +146,7 @@ impl fmt::Debug for Config {
     }
 }
 
-const VARIABLES: [Variable; 17] = [
+const VARIABLES: [Variable; 20] = [
     Variable {
         name: "STELE_STORE",
         default: "./stele-data",
@@ -152,6 +161,11 @@ const VARIABLES: [Variable; 17] = [
         name: "STELE_URL",
         default: "http://127.0.0.1:8686",
         meaning: "server that the operator's commands talk to",
+    },
+    Variable {
+        name: "STELE_TOKEN",
+        default: "none",
+        meaning: "token that the operator's commands send to a server; a secret",
     },
     Variable {
         name: "STELE_TENANT",
@@ -187,6 +201,16 @@ const VARIABLES: [Variable; 17] = [
         name: "STELE_SWEEP_EVERY_SECS",
         default: "300",
         meaning: "seconds from one sweep to the next",
+    },
+    Variable {
+        name: "STELE_QUOTA_SAMPLES_PER_SEC",
+        default: "none",
+        meaning: "samples a second that one tenant may send; 429 beyond it",
+    },
+    Variable {
+        name: "STELE_QUOTA_SERIES",
+        default: "none",
+        meaning: "active series that one tenant may have; new ones beyond it are refused",
     },
     Variable {
         name: "STELE_SKETCH",
@@ -270,6 +294,7 @@ impl Config {
             "STELE_STORE" => self.store = Some(value),
             "STELE_LISTEN" => self.listen = Some(value),
             "STELE_URL" => self.url = Some(value),
+            "STELE_TOKEN" => self.token = Some(value),
             "STELE_TENANT" => {
                 let expected = "expected 1 to 40 characters of a-z, 0-9, _ and -";
                 self.tenant = Some(parse("STELE_TENANT", value, expected)?);
@@ -291,6 +316,15 @@ impl Config {
             }
             "STELE_SWEEP_EVERY_SECS" => {
                 self.sweep_every_us = Some(seconds_us("STELE_SWEEP_EVERY_SECS", value)?);
+            }
+            "STELE_QUOTA_SAMPLES_PER_SEC" => {
+                let expected = "expected a number of samples";
+                let n = parse("STELE_QUOTA_SAMPLES_PER_SEC", value, expected)?;
+                self.quota_samples_per_sec = Some(n);
+            }
+            "STELE_QUOTA_SERIES" => {
+                let n = parse("STELE_QUOTA_SERIES", value, "expected a number of series")?;
+                self.quota_series = Some(n);
             }
             "STELE_SKETCH" => self.sketch = Some(boolean("STELE_SKETCH", value)?),
             "STELE_HOST_METRICS" => {
@@ -335,11 +369,9 @@ impl Config {
                 .iter()
                 .any(|word| name.contains(word))
         };
-        self.aws
-            .iter()
-            .filter(|(name, value)| secret(name) && !value.is_empty())
-            .map(|(_, value)| value.clone())
-            .collect()
+        let aws = self.aws.iter().filter(|(name, _)| secret(name));
+        let all = aws.map(|(_, value)| value).chain(&self.token);
+        all.filter(|value| !value.is_empty()).cloned().collect()
     }
 }
 

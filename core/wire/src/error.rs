@@ -27,6 +27,9 @@ pub enum Error {
         /// What was asked for.
         value: String,
     },
+    /// An import's body that is no object of samples.
+    #[error("the body is no object of samples as `stele import` sends them")]
+    Object,
     /// A body that is not the JSON it should be.
     #[error("the body is not {{\"samples\":[…]}}: {source}")]
     Json {
@@ -41,7 +44,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Samples { .. } | Self::SeriesBytes { .. } => ErrorKind::TooLarge,
-            Self::Precision { .. } | Self::Json { .. } => ErrorKind::Malformed,
+            Self::Precision { .. } | Self::Object | Self::Json { .. } => ErrorKind::Malformed,
         }
     }
 }

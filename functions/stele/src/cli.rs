@@ -39,6 +39,8 @@ pub enum Command {
     Settle(SettleArgs),
     /// Pause or resume sealing. Absorb goes on, and no answer changes.
     Rollups(RollupsArgs),
+    /// Read files of line protocol, CSV or Parquet; to go on or to repeat adds nothing twice.
+    Import(ImportArgs),
     /// Check the store: conservation, single consumption, rollup truth, heads, whole objects.
     Verify(VerifyArgs),
     /// Show a running server's backlog, lag and sizes.
@@ -136,6 +138,81 @@ pub enum Format {
     Csv,
     /// An Arrow IPC stream.
     Arrow,
+}
+
+/// `stele import`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  stele import backup.lp --precision s
+  stele import disk.csv --metric disk --time-column when --value-columns read,write
+  stele import table/resolution=raw/*/*.parquet --url https://stele.example
+
+A note beside each file (FILE.stele-import) remembers how far it came, until it is done: run the same
+command again to go on. Points without a timestamp get the file's modification time.")]
+pub struct ImportArgs {
+    /// The files.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub target: Target,
+    /// What the files hold [default: by extension: lp, line, txt, csv, parquet].
+    #[arg(long, value_name = "FORM")]
+    pub format: Option<FileForm>,
+    /// Line protocol: unit of timestamps (ns, us, ms, s, m, h) [default: ns].
+    #[arg(long, value_name = "UNIT")]
+    pub precision: Option<String>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// Let these values replace those that are there. Corrections of a greater rank replace those
+    /// of a lesser one.
+    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "1",
+          value_parser = clap::value_parser!(i32).range(1..))]
+    pub correct: Option<i32>,
+    /// Read and check the files, and store nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Begin at the start, whatever a note beside the file says.
+    #[arg(long)]
+    pub restart: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which column of a CSV or Parquet file is what.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Columns of CSV and Parquet")]
+pub struct ColumnArgs {
+    /// The metric of all rows; with several value columns it is NAME.COLUMN.
+    #[arg(long, value_name = "NAME", conflicts_with = "metric_column")]
+    pub metric: Option<String>,
+    /// The column of the metric's name [default: metric].
+    #[arg(long, value_name = "COLUMN")]
+    pub metric_column: Option<String>,
+    /// The column of timestamps [default: ts, time, timestamp, _time or date].
+    #[arg(long, value_name = "COLUMN")]
+    pub time_column: Option<String>,
+    /// The unit of numeric timestamps: s, ms, us, ns [default: by their magnitude].
+    #[arg(long, value_name = "UNIT")]
+    pub time_unit: Option<String>,
+    /// The columns of values [default: value].
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub value_columns: Vec<String>,
+    /// The columns of tags [default: all others; a column `tags` is a JSON object].
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub tag_columns: Option<Vec<String>>,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FileForm {
+    /// Influx line protocol.
+    Lines,
+    /// CSV with a header.
+    Csv,
+    /// Parquet.
+    Parquet,
 }
 
 /// `stele settle`.

@@ -21,11 +21,12 @@ use stele_table::{rollups_paused, set_rollups_paused};
 use crate::cli::{
     Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target, VerifyArgs,
 };
+use crate::client::Client;
 use crate::node::Node;
-use crate::{client, output, settings};
+use crate::{output, settings};
 
 /// The tenant of the store that `target` names.
-fn open(target: &Target, config: &Config) -> anyhow::Result<Node> {
+pub fn open(target: &Target, config: &Config) -> anyhow::Result<Node> {
     let url = settings::existing_store(target.store.as_deref(), config)?;
     let tenant = settings::tenant(target.tenant.as_deref(), config)?;
     let options = settings::compact_options(config, None, false);
@@ -33,11 +34,16 @@ fn open(target: &Target, config: &Config) -> anyhow::Result<Node> {
 }
 
 /// The server that `target` names, or the environment's.
-fn url(target: &Target, config: &Config) -> String {
+pub fn url(target: &Target, config: &Config) -> String {
     match (&target.url, &config.url) {
         (None, Some(url)) => url.trim_end_matches('/').to_owned(),
         _ => target.url().to_owned(),
     }
+}
+
+/// A client of the server that `target` or the environment names.
+pub fn client(target: &Target, config: &Config) -> Client {
+    Client::new(url(target, config), config.token.clone())
 }
 
 /// `stele sql`.
@@ -79,7 +85,8 @@ pub async fn sql(args: SqlArgs, config: Config) -> anyhow::Result<ExitCode> {
         )
         .await?;
     } else {
-        client::sql(&url(&args.target, &config), query, wire, &mut piece).await?;
+        let client = client(&args.target, &config);
+        client.sql(query, wire, &mut piece).await?;
     }
     if form == Format::Table {
         let rows = serde_json::Deserializer::from_slice(&held).into_iter();
@@ -135,7 +142,9 @@ pub async fn settle(args: SettleArgs, config: Config) -> anyhow::Result<ExitCode
         report
     } else {
         let spinner = bar("the server is settling");
-        let report = client::post(&url(&args.target, &config), "/admin/settle").await?;
+        let report = client(&args.target, &config)
+            .post("/admin/settle", &Value::Null)
+            .await?;
         spinner.finish_and_clear();
         serde_json::from_value(report)?
     };
@@ -213,11 +222,11 @@ pub async fn rollups(args: RollupsArgs, config: Config) -> anyhow::Result<ExitCo
         let paused = rollups_paused(&node.store).await?;
         json!({"rollups_paused": paused.is_some(), "since": paused.map(|p| rfc3339(p.since_us))})
     } else {
-        let url = url(&args.target, &config);
+        let client = client(&args.target, &config);
         match args.action {
-            RollupsAction::Pause => client::post(&url, "/admin/rollups/pause").await?,
-            RollupsAction::Resume => client::post(&url, "/admin/rollups/resume").await?,
-            RollupsAction::Status => client::get(&url, "/admin/rollups").await?,
+            RollupsAction::Pause => client.post("/admin/rollups/pause", &Value::Null).await?,
+            RollupsAction::Resume => client.post("/admin/rollups/resume", &Value::Null).await?,
+            RollupsAction::Status => client.get("/admin/rollups").await?,
         }
     };
     if args.json {
@@ -320,7 +329,7 @@ pub async fn status(args: StatusArgs, config: Config) -> anyhow::Result<ExitCode
         store: None,
         tenant: None,
     };
-    let status = client::get(&url(&target, &config), "/status").await?;
+    let status = client(&target, &config).get("/status").await?;
     if args.json {
         output::json(&status)?;
         return Ok(ExitCode::SUCCESS);

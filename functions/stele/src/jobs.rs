@@ -16,7 +16,13 @@ use stele_runtime::Config;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use stele_model::TenantId;
+
 use crate::node::Node;
+use crate::tenants::Tenants;
+
+/// How often the store is asked which tenants it holds.
+const FIND_EVERY: Duration = Duration::from_secs(60);
 
 /// How often each job runs.
 #[derive(Debug, Clone, Copy)]
@@ -62,10 +68,15 @@ pub struct Done {
     pub last_error: Option<String>,
 }
 
+type Settled = Result<SettleReport, stele_compact::Error>;
+
+/// A tenant to settle, and where the report goes.
+type Settle = (TenantId, oneshot::Sender<Settled>);
+
 /// A handle to the thread that runs the jobs.
 #[derive(Clone)]
 pub struct Jobs {
-    settles: mpsc::Sender<oneshot::Sender<Result<SettleReport, stele_compact::Error>>>,
+    settles: mpsc::Sender<Settle>,
     done: Arc<Mutex<Done>>,
 }
 
@@ -75,7 +86,7 @@ impl Jobs {
     /// # Errors
     /// When the machine has no thread to give.
     pub fn start(
-        node: Node,
+        tenants: Tenants,
         budget: Budget,
         periods: Periods,
         stop: watch::Receiver<bool>,
@@ -87,7 +98,7 @@ impl Jobs {
             .build()
             .context("a runtime for the jobs")?;
         let schedule = Schedule {
-            node,
+            tenants,
             budget,
             done: Arc::clone(&done),
         };
@@ -106,19 +117,31 @@ impl Jobs {
             .unwrap_or_default()
     }
 
-    /// Runs absorb, seal and consolidate to the end, after the job that is running.
+    /// Runs absorb, seal and consolidate of `tenant` to the end, after the job that is running.
     ///
     /// # Errors
     /// The job's own error; `None` when the server is stopping.
-    pub async fn settle(&self) -> Result<SettleReport, Option<stele_compact::Error>> {
+    pub async fn settle(
+        &self,
+        tenant: TenantId,
+    ) -> Result<SettleReport, Option<stele_compact::Error>> {
         let (reply, answer) = oneshot::channel();
-        self.settles.send(reply).await.map_err(|_| None)?;
+        self.settles.send((tenant, reply)).await.map_err(|_| None)?;
         answer.await.map_err(|_| None)?.map_err(Some)
     }
 }
 
+/// The jobs of the schedule.
+#[derive(Clone, Copy)]
+enum Job {
+    Absorb,
+    Seal,
+    Consolidate,
+    Sweep,
+}
+
 struct Schedule {
-    node: Node,
+    tenants: Tenants,
     budget: Budget,
     done: Arc<Mutex<Done>>,
 }
@@ -127,7 +150,7 @@ impl Schedule {
     async fn run(
         self,
         periods: Periods,
-        mut settles: mpsc::Receiver<oneshot::Sender<Result<SettleReport, stele_compact::Error>>>,
+        mut settles: mpsc::Receiver<Settle>,
         mut stop: watch::Receiver<bool>,
     ) {
         let work = async {
@@ -138,14 +161,17 @@ impl Schedule {
             };
             let (mut absorb, mut seal) = (timer(periods.absorb), timer(periods.seal));
             let (mut consolidate, mut sweep) = (timer(periods.consolidate), timer(periods.sweep));
+            let mut find = tokio::time::interval(FIND_EVERY);
+            find.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
                     biased;
-                    Some(reply) = settles.recv() => self.settle(reply).await,
-                    _ = sweep.tick() => self.sweep().await,
-                    _ = consolidate.tick() => self.consolidate().await,
-                    _ = seal.tick() => self.seal().await,
-                    _ = absorb.tick() => self.absorb().await,
+                    Some((tenant, reply)) = settles.recv() => self.settle(&tenant, reply).await,
+                    _ = find.tick() => self.find().await,
+                    _ = sweep.tick() => self.each(Job::Sweep).await,
+                    _ = consolidate.tick() => self.each(Job::Consolidate).await,
+                    _ = seal.tick() => self.each(Job::Seal).await,
+                    _ = absorb.tick() => self.each(Job::Absorb).await,
                 }
             }
         };
@@ -161,9 +187,10 @@ impl Schedule {
         }
     }
 
-    fn failed(&self, job: &str, error: &stele_compact::Error) {
+    fn failed(&self, node: &Node, job: &str, error: &stele_compact::Error) {
         tracing::error!(
             job,
+            tenant = %node.store.tenant(),
             error = error as &dyn std::error::Error,
             "the job failed; it runs again"
         );
@@ -173,43 +200,66 @@ impl Schedule {
         });
     }
 
-    async fn absorb(&self) {
-        match self.node.compactor.absorb(&self.budget).await {
+    /// Tenants of the store that no request named: those of other processes.
+    async fn find(&self) {
+        if let Err(error) = self.tenants.find().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot look for tenants; it is tried again"
+            );
+        }
+    }
+
+    /// Runs a job for every tenant, one after the other.
+    async fn each(&self, job: Job) {
+        for node in self.tenants.met() {
+            match job {
+                Job::Absorb => self.absorb(&node).await,
+                Job::Seal => self.seal(&node).await,
+                Job::Consolidate => self.consolidate(&node).await,
+                Job::Sweep => self.sweep(&node).await,
+            }
+        }
+    }
+
+    async fn absorb(&self, node: &Node) {
+        match node.compactor.absorb(&self.budget).await {
             Ok(report) => self.note(|done| done.absorb.add(&report)),
-            Err(error) => self.failed("absorb", &error),
+            Err(error) => self.failed(node, "absorb", &error),
         }
     }
 
-    async fn seal(&self) {
-        match self.node.compactor.seal(&self.budget, false).await {
+    async fn seal(&self, node: &Node) {
+        match node.compactor.seal(&self.budget, false).await {
             Ok(report) => self.note(|done| done.seal.add(&report)),
-            Err(error) => self.failed("seal", &error),
+            Err(error) => self.failed(node, "seal", &error),
         }
     }
 
-    async fn consolidate(&self) {
-        match self.node.compactor.consolidate(&self.budget).await {
+    async fn consolidate(&self, node: &Node) {
+        match node.compactor.consolidate(&self.budget).await {
             Ok(report) => self.note(|done| done.consolidate.add(&report)),
-            Err(error) => self.failed("consolidate", &error),
+            Err(error) => self.failed(node, "consolidate", &error),
         }
     }
 
-    async fn sweep(&self) {
-        match self.node.compactor.sweep(&self.budget).await {
+    async fn sweep(&self, node: &Node) {
+        match node.compactor.sweep(&self.budget).await {
             Ok(report) => self.note(|done| done.sweep = report),
-            Err(error) => self.failed("sweep", &error),
+            Err(error) => self.failed(node, "sweep", &error),
         }
     }
 
-    async fn settle(&self, reply: oneshot::Sender<Result<SettleReport, stele_compact::Error>>) {
-        let settled = self.node.compactor.settle(&self.budget, &|_| {}).await;
+    async fn settle(&self, tenant: &TenantId, reply: oneshot::Sender<Settled>) {
+        let node = self.tenants.get(tenant);
+        let settled = node.compactor.settle(&self.budget, &|_| {}).await;
         match &settled {
             Ok(report) => self.note(|done| {
                 done.absorb.add(&report.absorb);
                 done.seal.add(&report.seal);
                 done.consolidate.add(&report.consolidate);
             }),
-            Err(error) => self.failed("settle", error),
+            Err(error) => self.failed(&node, "settle", error),
         }
         // The client may have gone; the work is done all the same.
         let _ = reply.send(settled);

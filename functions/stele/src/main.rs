@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod commands;
 mod host_metrics;
+mod import;
 mod jobs;
 mod node;
 mod output;
@@ -12,6 +13,7 @@ mod readme;
 mod serve;
 mod settings;
 mod status;
+mod tenants;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Sql(args) => commands::sql(args, config).await,
         Command::Settle(args) => commands::settle(args, config).await,
         Command::Rollups(args) => commands::rollups(args, config).await,
+        Command::Import(args) => import::run(args, config).await,
         Command::Verify(args) => commands::verify_store(args, config).await,
         Command::Status(args) => commands::status(args, config).await,
     }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use stele_http::{IngestState, error_response, ingest_router};
 use stele_ingest::Ingestor;
-use stele_model::{Clock, ErrorKind, Ids, Limits};
+use stele_model::{Clock, ErrorKind, Ids, Limits, TenantId};
 use stele_query::{QueryEngine, QueryState};
 use stele_runtime::{Config, RandomIds, SystemClock, telemetry};
 use stele_store::Tier;
@@ -26,6 +26,7 @@ use crate::cli::{LogForm, ServeArgs};
 use crate::jobs::{Jobs, Periods};
 use crate::node::Node;
 use crate::status::{Status, prometheus};
+use crate::tenants::{Met, Tenants};
 use crate::{host_metrics, settings};
 
 /// How long requests in flight may take after the signal.
@@ -60,10 +61,12 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         Tier::open(&store, &config.aws)?
     };
 
-    let node = Node::new(&tier, &tenant, options.clone());
+    let met = Met::default();
+    let tenants = Tenants::new(tier.clone(), options.clone(), Arc::clone(&met));
+    let node = tenants.get(&tenant);
     let (stop, stopped) = watch::channel(false);
     let (jobs, thread) = Jobs::start(
-        Node::new(&jobs_tier, &tenant, options.clone()),
+        Tenants::new(jobs_tier, options.clone(), met),
         settings::budget(&config),
         Periods::new(&config),
         stopped.clone(),
@@ -81,7 +84,8 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     let queries = settings::query_config(&config, options.sketch)?;
     let engine = QueryEngine::new(queries, Arc::clone(&node.clock))?;
     let server = Server {
-        node: node.clone(),
+        tenants,
+        tenant: tenant.clone(),
         jobs,
         seal_delay_us: options.seal_delay_us,
     };
@@ -173,9 +177,24 @@ async fn signal() -> anyhow::Result<&'static str> {
 
 #[derive(Clone)]
 struct Server {
-    node: Node,
+    tenants: Tenants,
+    /// Of requests that carry no token.
+    tenant: TenantId,
     jobs: Jobs,
     seal_delay_us: i64,
+}
+
+/// The tenant of a request's token.
+type Named = Option<Extension<TenantId>>;
+
+impl Server {
+    fn tenant(&self, named: Named) -> TenantId {
+        named.map_or_else(|| self.tenant.clone(), |Extension(tenant)| tenant)
+    }
+
+    fn node(&self, named: Named) -> Node {
+        self.tenants.get(&self.tenant(named))
+    }
 }
 
 fn admin_router(server: Server) -> Router {
@@ -202,30 +221,35 @@ fn json(value: &impl serde::Serialize) -> Response {
     }
 }
 
-async fn read_status(server: &Server) -> Result<Status, Response> {
-    let status = Status::read(&server.node, server.seal_delay_us, server.jobs.done()).await;
+async fn read_status(server: &Server, named: Named) -> Result<Status, Response> {
+    let node = server.node(named);
+    let status = Status::read(&node, server.seal_delay_us, server.jobs.done()).await;
     status.map_err(|error| fault(error.kind(), &error))
 }
 
-async fn status(State(server): State<Server>) -> Result<Response, Response> {
-    Ok(json(&read_status(&server).await?))
+async fn status(State(server): State<Server>, named: Named) -> Result<Response, Response> {
+    Ok(json(&read_status(&server, named).await?))
 }
 
-async fn metrics(State(server): State<Server>) -> Result<Response, Response> {
-    let text = prometheus(&read_status(&server).await?);
+async fn metrics(State(server): State<Server>, named: Named) -> Result<Response, Response> {
+    let text = prometheus(&read_status(&server, named).await?);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
-async fn settle(State(server): State<Server>) -> Response {
-    match server.jobs.settle().await {
+async fn settle(State(server): State<Server>, named: Named) -> Response {
+    match server.jobs.settle(server.tenant(named)).await {
         Ok(report) => json(&report),
         Err(Some(error)) => fault(error.kind(), &error),
         Err(None) => error_response(ErrorKind::Unavailable, "the server is stopping"),
     }
 }
 
-async fn rollups(State(server): State<Server>) -> Result<Response, Response> {
-    let paused = stele_table::rollups_paused(&server.node.store).await;
+async fn rollups(State(server): State<Server>, named: Named) -> Result<Response, Response> {
+    read_rollups(&server.node(named)).await
+}
+
+async fn read_rollups(node: &Node) -> Result<Response, Response> {
+    let paused = stele_table::rollups_paused(&node.store).await;
     let paused = paused.map_err(|error| fault(error.kind(), &error))?;
     let since = paused.map(|p| stele_model::time::rfc3339(p.since_us));
     let body = serde_json::json!({"rollups_paused": paused.is_some(), "since": since});
@@ -234,6 +258,7 @@ async fn rollups(State(server): State<Server>) -> Result<Response, Response> {
 
 async fn set_rollups(
     State(server): State<Server>,
+    named: Named,
     Path(action): Path<String>,
 ) -> Result<Response, Response> {
     let pause = match action.as_str() {
@@ -241,7 +266,8 @@ async fn set_rollups(
         "resume" => false,
         _ => return Err(StatusCode::NOT_FOUND.into_response()),
     };
-    let set = set_rollups_paused(&server.node.store, pause, server.node.clock.now_us()).await;
+    let node = server.node(named);
+    let set = set_rollups_paused(&node.store, pause, node.clock.now_us()).await;
     set.map_err(|error| fault(error.kind(), &error))?;
-    rollups(State(server)).await
+    read_rollups(&node).await
 }

@@ -1,4 +1,5 @@
 //! A router over a store in memory that can be told to fail, and the words to talk to it.
+#![allow(dead_code)]
 
 use std::fmt;
 use std::io::Write as _;
@@ -152,7 +153,7 @@ impl ObjectStore for TestStore {
 pub struct Server {
     pub store: Arc<TestStore>,
     pub state: IngestState,
-    tenant: TenantStore,
+    pub tenant: TenantStore,
     router: Router,
 }
 
