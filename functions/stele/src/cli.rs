@@ -41,6 +41,10 @@ pub enum Command {
     Rollups(RollupsArgs),
     /// Read files of line protocol, CSV or Parquet; to go on or to repeat adds nothing twice.
     Import(ImportArgs),
+    /// Make, list and revoke the tokens a server asks for; works on the store itself.
+    Token(TokenArgs),
+    /// How long each resolution is kept.
+    Retention(RetentionArgs),
     /// Check the store: conservation, single consumption, rollup truth, heads, whole objects.
     Verify(VerifyArgs),
     /// Show a running server's backlog, lag and sizes.
@@ -246,6 +250,48 @@ pub enum RollupsAction {
     Resume,
     /// Say which.
     Status,
+}
+
+/// `stele token`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: TokenAction,
+    /// The store: a directory, file:///… or s3://bucket/prefix [default: ./stele-data].
+    #[arg(long, value_name = "STORE", global = true)]
+    pub store: Option<String>,
+    /// Print the answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenAction {
+    /// Make a token and print it, this once.
+    Create(TokenCreate),
+    /// List all tokens, without their secrets.
+    List,
+    /// Revoke a token; servers refuse it within 60 s.
+    Revoke {
+        /// The token's id, as `list` shows it.
+        id: String,
+    },
+}
+
+/// `stele token create`.
+#[derive(Debug, Args)]
+pub struct TokenCreate {
+    /// The tenant it reads and writes [default: default].
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// What it allows: ingest, query, admin; no scope includes another.
+    #[arg(long, value_name = "SCOPES", value_delimiter = ',', required = true)]
+    pub scope: Vec<stele_auth::Scope>,
+    /// What it is for.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub note: String,
 }
 
 /// `stele verify`.
