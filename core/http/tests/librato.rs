@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[allow(dead_code, reason = "each test uses its part of it")]
 mod common;
 
 use axum::body::Body;
