@@ -15,15 +15,15 @@ use crate::{profile_dir, repository};
 /// # Errors
 /// When python3 is missing or the packages cannot be installed.
 pub fn localstack() -> Result<PathBuf> {
-    environment("requirements.txt")
+    environment(&["requirements.txt"])
 }
 
-/// The interpreter of the environment that the second readers live in.
+/// The interpreter of the environment that the second readers and writers live in.
 ///
 /// # Errors
 /// When python3 is missing or the packages cannot be installed.
 pub fn readers() -> Result<PathBuf> {
-    environment("requirements-readers.txt")
+    environment(&["requirements-readers.txt", "requirements-sources.txt"])
 }
 
 /// Runs `tests/readers/<script>` and returns what it printed.
@@ -37,10 +37,14 @@ pub fn run_reader(script: &str, args: &[&str], env: &[(String, String)]) -> Resu
     run(&mut python)
 }
 
-fn environment(requirements: &str) -> Result<PathBuf> {
-    let requirements = repository().join("tests").join(requirements);
+/// Of several files each is installed before the next.
+fn environment(requirements: &[&str]) -> Result<PathBuf> {
+    let dir = repository().join("tests");
+    let requirements: Vec<PathBuf> = requirements.iter().map(|name| dir.join(name)).collect();
     let mut hash = DefaultHasher::new();
-    fs::read(&requirements)?.hash(&mut hash);
+    for file in &requirements {
+        fs::read(file)?.hash(&mut hash);
+    }
     let profile = profile_dir()?;
     let target = profile.parent().context("the profile has a parent")?;
     let base = target.join("stele-tests");
@@ -57,16 +61,20 @@ fn environment(requirements: &str) -> Result<PathBuf> {
     Ok(python)
 }
 
-fn create(dir: &Path, python: &Path, requirements: &Path) -> Result<()> {
+fn create(dir: &Path, python: &Path, requirements: &[PathBuf]) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir)?;
     }
     run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
-    let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps"])
-        .args(["--disable-pip-version-check", "--require-hashes", "-r"])
-        .arg(requirements);
-    run(&mut pip)?;
+    for file in requirements {
+        let mut pip = Command::new(python);
+        // A build takes its tools from what is locked, not from the index of the day.
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps"])
+            .args(["--no-build-isolation", "--disable-pip-version-check"])
+            .args(["--require-hashes", "-r"])
+            .arg(file);
+        run(&mut pip)?;
+    }
     Ok(())
 }
 

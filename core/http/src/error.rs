@@ -19,6 +19,11 @@ pub(crate) enum Error {
     Encoding { encoding: String },
     #[error("correct={text:?} is not a rank: a whole number from 1 on")]
     Rank { text: String },
+    #[error("Content-Type {given:?} is not supported here: use {expected}")]
+    Media {
+        given: String,
+        expected: &'static str,
+    },
     #[error("the body is not gzip: {source}")]
     Gzip { source: std::io::Error },
     #[error("the body did not arrive within {secs} s")]
@@ -41,7 +46,7 @@ impl Error {
         match self {
             Self::Body { .. } | Self::Unpacked { .. } | Self::Ratio { .. } => ErrorKind::TooLarge,
             Self::Busy { .. } | Self::Slow { .. } => ErrorKind::Unavailable,
-            Self::Encoding { .. } => ErrorKind::UnsupportedMedia,
+            Self::Encoding { .. } | Self::Media { .. } => ErrorKind::UnsupportedMedia,
             Self::Rank { .. } | Self::Gzip { .. } | Self::Interrupted { .. } => {
                 ErrorKind::Malformed
             }

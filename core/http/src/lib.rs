@@ -12,6 +12,7 @@ mod body;
 mod clients;
 mod error;
 mod import;
+mod librato;
 mod native;
 mod reply;
 mod state;

@@ -45,8 +45,14 @@ pub(crate) fn json_reply(status: u16, body: String) -> Response {
 }
 
 pub(crate) fn no_content() -> Response {
+    empty(204)
+}
+
+/// A reply without a body.
+pub(crate) fn empty(status: u16) -> Response {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    let internal = StatusCode::INTERNAL_SERVER_ERROR;
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(internal);
     response
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::body;
 use crate::error::Error;
 use crate::unpack::{Encoding, unpack};
-use crate::{clients, import, native, write};
+use crate::{clients, import, librato, native, write};
 
 /// A plain body of at most this many bytes is decoded where it arrived;
 /// a larger one would keep its worker from other requests.
@@ -72,14 +72,18 @@ impl Accepted {
     }
 }
 
-/// The routes of ingest: `/write`, `/api/v2/write`, `/api/samples`, `/admin/import`, `/ping`,
-/// `/health`, `/query`.
+/// The routes of ingest: `/write`, `/api/v2/write`, `/api/samples`, Librato's `/v1/metrics` and
+/// `/v1/measurements` (also under `/librato`), `/admin/import`, `/ping`, `/health`, `/query`.
 pub fn ingest_router(state: IngestState) -> Router {
     Router::new()
         .route("/write", post(write::v1))
         .route("/api/v2/write", post(write::v2))
         .route("/api/samples", post(native::samples))
         .route("/admin/import", post(import::import))
+        .route("/v1/metrics", post(librato::metrics))
+        .route("/v1/measurements", post(librato::measurements))
+        .route("/librato/v1/metrics", post(librato::metrics))
+        .route("/librato/v1/measurements", post(librato::measurements))
         .route("/ping", get(clients::ping))
         .route("/health", get(clients::health))
         .route("/query", get(clients::query).post(clients::query))

@@ -155,15 +155,18 @@ impl Aggregate {
             self.increase += increase_between(self.last, first);
         }
         self.last = last;
-        self.count += count;
+        // Senders choose the counts of summaries; rows that were accepted must always fold.
+        self.count = self.count.saturating_add(count);
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sample::Summary;
 
     fn of(values: &[f64]) -> Aggregate {
         let mut all = Aggregate::empty(true);
@@ -193,7 +196,76 @@ mod tests {
         assert_eq!((merged.count, merged.first, merged.increase), (1, 1.0, 0.0));
     }
 
+    /// The summary of `values`, as a sender makes it.
+    fn summary(values: &[f64]) -> Extra {
+        let summary = Summary {
+            count: i64::try_from(values.len()).unwrap(),
+            sum: values.iter().sum(),
+            min: values.iter().copied().reduce(f64::min),
+            max: values.iter().copied().reduce(f64::max),
+            sum_squares: Some(values.iter().map(|v| v * v).sum()),
+        };
+        Extra {
+            summary: Some(summary),
+            ..Extra::default()
+        }
+    }
+
+    #[test]
+    fn a_bin_of_summaries_tells_how_few_observations_its_sketch_holds() {
+        let mut bin = of(&[1.0, 2.0]);
+        bin.push(2, 5.0, &summary(&[4.0, 6.0, 5.0]));
+        assert_eq!((bin.count, bin.sum, bin.min, bin.max), (5, 18.0, 1.0, 6.0));
+        assert_eq!(bin.sketch.map(|sketch| sketch.count()), Some(2));
+        let mut bin = Aggregate::empty(true);
+        bin.push(0, 5.0, &summary(&[4.0, 6.0]));
+        let sketch = bin.sketch.unwrap();
+        assert_eq!(
+            (bin.count, sketch.count(), sketch.quantile(0.5)),
+            (2, 0, None)
+        );
+    }
+
+    #[test]
+    fn counts_that_senders_choose_never_overflow() {
+        let mut extra = summary(&[1.0]);
+        let huge = extra.summary.as_mut().unwrap();
+        huge.count = i64::MAX;
+        let mut bin = Aggregate::empty(false);
+        bin.push(0, 1.0, &extra);
+        bin.push(1, 1.0, &extra);
+        assert_eq!(bin.count, i64::MAX);
+    }
+
     proptest! {
+        #[test]
+        fn summaries_fold_to_exactly_what_their_observations_fold_to(
+            groups in proptest::collection::vec(proptest::collection::vec(-50i32..50, 1..9), 1..20), cut in 0usize..20) {
+            let groups: Vec<Vec<f64>> = groups.iter().map(|g| g.iter().map(|v| f64::from(*v)).collect()).collect();
+            let (mut whole, mut bins) = (Aggregate::empty(true), [Aggregate::empty(true), Aggregate::empty(true)]);
+            let mut plain = 0;
+            for (i, group) in groups.iter().enumerate() {
+                let ts = i64::try_from(i).unwrap();
+                for value in group {
+                    whole.push(ts, *value, &Extra::default());
+                }
+                let bin = &mut bins[usize::from(i >= cut)];
+                if let [value] = group.as_slice() {
+                    bin.push(ts, *value, &Extra::default());
+                    plain += 1;
+                } else {
+                    let extra = summary(group);
+                    let of = extra.summary.unwrap();
+                    bin.push(ts, of.sum / f64::from(u8::try_from(of.count).unwrap()), &extra);
+                }
+            }
+            let [mut merged, tail] = bins;
+            merged.merge(&tail);
+            prop_assert_eq!((merged.count, merged.sum), (whole.count, whole.sum));
+            prop_assert_eq!((merged.min, merged.max, merged.sum_squares), (whole.min, whole.max, whole.sum_squares));
+            prop_assert_eq!(merged.sketch.map(|sketch| sketch.count()), Some(plain));
+        }
+
         #[test]
         fn merging_bins_agrees_with_folding_all(values in proptest::collection::vec(-50i32..50, 1..60), cut in 0usize..60) {
             let values: Vec<f64> = values.into_iter().map(f64::from).collect();

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use stele_model::time::rfc3339;
-use stele_model::{Limits, NO_EXTRA, Row, Rows, Series};
+use stele_model::{Extra, Kind, Limits, NO_EXTRA, Row, Rows, Series};
 
 use crate::Error;
 
@@ -142,6 +142,8 @@ impl TimeRange {
 #[derive(Debug)]
 pub(crate) struct Builder {
     pub rows: Rows,
+    /// The extra of plain samples of each kind, once there is one.
+    plain: [Option<u32>; 3],
     samples_max: usize,
     samples_limit: u64,
     series_bytes: u64,
@@ -152,6 +154,7 @@ impl Builder {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             rows: Rows::default(),
+            plain: [None; 3],
             samples_max: usize::try_from(limits.samples_max).unwrap_or(usize::MAX),
             samples_limit: limits.samples_max,
             series_bytes: 0,
@@ -187,6 +190,58 @@ impl Builder {
             extra,
         });
         Ok(())
+    }
+
+    /// Adds a sample that carries `extra` and returns the index of its row.
+    pub(crate) fn push_with(
+        &mut self,
+        series: u32,
+        ts_us: i64,
+        value: f64,
+        extra: Extra,
+    ) -> Result<usize, Error> {
+        self.push(series, ts_us, value)?;
+        let row = self.rows.rows.len() - 1;
+        self.set(row, value, extra);
+        Ok(row)
+    }
+
+    /// Replaces the value and the extra of a row.
+    pub(crate) fn set(&mut self, row: usize, value: f64, extra: Extra) {
+        let before = self.rows.extra(&self.rows.rows[row]);
+        let own = self.rows.rows[row].extra;
+        let own = if before.summary.is_some() {
+            own
+        } else {
+            NO_EXTRA
+        };
+        let index = self.extra(own, extra);
+        let row = &mut self.rows.rows[row];
+        row.value = value;
+        row.extra = index;
+    }
+
+    /// The index of `extra`: `own` when that is an entry of one row only, which it then replaces.
+    fn extra(&mut self, own: u32, extra: Extra) -> u32 {
+        let plain = extra.rank.is_none() && extra.summary.is_none();
+        if plain && extra.kind == Kind::Unknown {
+            return NO_EXTRA;
+        }
+        let shared = self.plain[extra.kind as usize].filter(|_| plain);
+        if let Some(shared) = shared {
+            return shared;
+        }
+        if let Some(entry) = self.rows.extras.get_mut(own as usize) {
+            *entry = extra;
+            return own;
+        }
+        // There are no more entries than rows and kinds, and rows are fewer than 2^32 - 3.
+        let index = u32::try_from(self.rows.extras.len()).unwrap_or(NO_EXTRA);
+        self.rows.extras.push(extra);
+        if plain {
+            self.plain[extra.kind as usize] = Some(index);
+        }
+        index
     }
 
     fn too_many(&self) -> Error {

@@ -36,6 +36,29 @@ pub enum Error {
         /// What the parser says, with line and column.
         source: serde_json::Error,
     },
+    /// A body that is not the JSON its route takes.
+    #[error("the body is not {expected}: {source}")]
+    Body {
+        /// What the route takes.
+        expected: &'static str,
+        /// What the parser says, with line and column.
+        source: serde_json::Error,
+    },
+    /// A body without anything that its route stores.
+    #[error("the body holds no {expected}")]
+    Nothing {
+        /// What the route stores.
+        expected: &'static str,
+    },
+    /// More items than one request of its form may hold.
+    #[error("the request holds more than {limit} items; send it in parts")]
+    Items {
+        /// The limit.
+        limit: u64,
+    },
+    /// OTLP metrics, which share a route with Librato's.
+    #[error("OTLP is not supported yet: this route takes Librato's gauges and counters")]
+    Otlp,
 }
 
 impl Error {
@@ -43,8 +66,15 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Samples { .. } | Self::SeriesBytes { .. } => ErrorKind::TooLarge,
-            Self::Precision { .. } | Self::Object | Self::Json { .. } => ErrorKind::Malformed,
+            Self::Samples { .. } | Self::SeriesBytes { .. } | Self::Items { .. } => {
+                ErrorKind::TooLarge
+            }
+            Self::Precision { .. }
+            | Self::Object
+            | Self::Json { .. }
+            | Self::Body { .. }
+            | Self::Nothing { .. } => ErrorKind::Malformed,
+            Self::Otlp => ErrorKind::UnsupportedMedia,
         }
     }
 }

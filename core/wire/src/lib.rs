@@ -8,6 +8,7 @@
 //! - [`influx`]: line protocol, InfluxDB 1.x and 2.x replies, and the little of `/query` that
 //!   clients need to connect.
 //! - [`assemble`]: samples that were split already (files, other stores).
+//! - [`librato`]: gauges and counters, tagged measurements, replies.
 //! - [`json`]: the native `{"samples":[…]}`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
@@ -17,6 +18,7 @@ mod check;
 mod error;
 pub mod influx;
 pub mod json;
+pub mod librato;
 mod precision;
 
 use stele_model::{Rejections, Rows};
