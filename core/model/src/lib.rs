@@ -22,7 +22,7 @@ pub mod time;
 pub mod window;
 
 pub use aggregate::Aggregate;
-pub use clock::{Clock, Ids};
+pub use clock::{Clock, Entropy, Ids};
 pub use digest::{Digest, RowsHash};
 pub use error::ErrorKind;
 pub use file::FileStats;
