@@ -1,8 +1,8 @@
 //! The only crate that reads the environment, the wall clock and the machine's randomness.
 //!
 //! A `main` calls [`Config::from_env`] once, [`telemetry::init`] once, and hands [`SystemClock`],
-//! [`RandomIds`] and [`OsEntropy`] to everything else, so that a simulation can own time and chance instead.
-//! This crate starts no task and opens no store.
+//! [`RandomIds`] and [`OsEntropy`](clock::OsEntropy) to everything else, so that a simulation can
+//! own time and chance instead. This crate starts no task and opens no store.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
