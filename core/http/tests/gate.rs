@@ -104,13 +104,7 @@ impl World {
             Limits::default(),
         );
         let mut router = ingest_router(state);
-        for path in [
-            "/sql",
-            "/status",
-            "/metrics",
-            "/v1/metrics",
-            "/v1/measurements",
-        ] {
+        for path in ["/sql", "/status", "/metrics"] {
             router = router.route(path, any(who));
         }
         for path in [
