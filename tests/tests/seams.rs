@@ -45,6 +45,7 @@ fn layers() -> BTreeMap<&'static str, u8> {
             "stele-runtime",
         ],
         &[
+            "stele-auth",
             "stele-ingest",
             "stele-compact",
             "stele-protect",

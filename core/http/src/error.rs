@@ -37,6 +37,8 @@ pub(crate) enum Error {
     Decode(#[from] stele_wire::Error),
     #[error("the samples could not be stored; nothing is acknowledged, send them again")]
     Ingest(#[source] stele_ingest::Error),
+    #[error(transparent)]
+    Quota(#[from] stele_ingest::QuotaError),
     #[error("the request's work ended unexpectedly")]
     Worker(#[source] tokio::task::JoinError),
 }
@@ -52,7 +54,16 @@ impl Error {
             }
             Self::Decode(source) => source.kind(),
             Self::Ingest(source) => source.kind(),
+            Self::Quota(source) => source.kind(),
             Self::Worker(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// When the request is worth sending again, if that is known, s.
+    pub(crate) fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::Quota(source) => Some(source.retry_after_secs()),
+            _ => None,
         }
     }
 

@@ -1,5 +1,5 @@
 //! The HTTP surface of ingest, and what every router of Stele shares: the mapping of error kinds
-//! to replies.
+//! to replies, and the [`Gate`] that lets in only who may.
 //!
 //! A request's body is read within its limits, unpacked and decoded, stored by one PUT, and
 //! answered in its protocol's words; 2xx only after the samples are durable. This crate knows no
@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod auth;
 mod body;
 mod clients;
 mod error;
@@ -19,5 +20,6 @@ mod state;
 mod unpack;
 mod write;
 
+pub use auth::{Gate, Needs, ROUTES, Route};
 pub use reply::{RECEIPT_HEADER, error_response};
-pub use state::{Counters, IngestState, ingest_router};
+pub use state::{Counters, IngestState, Ingestors, ingest_router};

@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde_json::json;
 use stele_wire::json::decode;
 
-use crate::reply::{error_response, json_reply};
+use crate::reply::{error_response, json_reply, with_retry_after};
 use crate::state::{Accepted, IngestState};
 use crate::write::with_receipt;
 
@@ -13,7 +13,11 @@ use crate::write::with_receipt;
 pub(crate) async fn samples(State(state): State<IngestState>, request: Request) -> Response {
     match state.accept(request, Box::new(decode)).await {
         Ok(accepted) => answer(&accepted),
-        Err(error) => error_response(error.kind(), &error.to_string()),
+        Err(error) => {
+            let mut response = error_response(error.kind(), &error.to_string());
+            with_retry_after(&mut response, &error);
+            response
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use axum::response::Response;
 use serde_json::json;
 use stele_model::ErrorKind;
 
+use crate::error::Error;
+
 /// Names the batch that holds a request's accepted samples; the ledger knows it by this digest.
 pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("stele-receipt");
 
@@ -32,6 +34,14 @@ pub(crate) fn failure(kind: ErrorKind, body: String) -> Response {
         response.headers_mut().insert(RETRY_AFTER, value);
     }
     response
+}
+
+/// Says when the request that failed with `error` is worth sending again, if that is known.
+pub(crate) fn with_retry_after(response: &mut Response, error: &Error) {
+    if let Some(secs) = error.retry_after_secs() {
+        let value = HeaderValue::from(secs);
+        response.headers_mut().insert(RETRY_AFTER, value);
+    }
 }
 
 /// `body` is JSON text.

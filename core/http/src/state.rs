@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use stele_ingest::{Ingestor, Prepared, Receipt};
-use stele_model::{Clock, Limits, Rejections};
+use stele_ingest::{Ingestor, Prepared, Quotas, Receipt};
+use stele_model::{Clock, Limits, Rejections, TenantId};
 use stele_wire::Decoded;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -45,8 +45,12 @@ pub struct IngestState {
     inner: Arc<Inner>,
 }
 
+/// The ingestor of each tenant.
+pub type Ingestors = dyn Fn(&TenantId) -> Arc<Ingestor> + Send + Sync;
+
 struct Inner {
-    ingestor: Arc<Ingestor>,
+    ingestors: Box<Ingestors>,
+    quotas: Option<Arc<Quotas>>,
     clock: Arc<dyn Clock>,
     limits: Limits,
     /// One permit per byte.
@@ -93,13 +97,28 @@ pub fn ingest_router(state: IngestState) -> Router {
 }
 
 impl IngestState {
-    /// State for one listener; two large bodies are decoded at once.
+    /// State for one listener of one tenant; two large bodies are decoded at once.
     #[must_use]
     pub fn new(ingestor: Arc<Ingestor>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
+        let ingestors = move |_: &TenantId| Arc::clone(&ingestor);
+        Self::for_tenants(Box::new(ingestors), None, clock, limits)
+    }
+
+    /// State for one listener of many tenants. A request's tenant is the [`TenantId`] among its
+    /// extensions, where a [`Gate`](crate::Gate) puts it, or the default one. `limits` bound the
+    /// bytes in flight of all tenants together.
+    #[must_use]
+    pub fn for_tenants(
+        ingestors: Box<Ingestors>,
+        quotas: Option<Arc<Quotas>>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Self {
         let bytes = usize::try_from(limits.in_flight_bytes_max).unwrap_or(usize::MAX);
         Self {
             inner: Arc::new(Inner {
-                ingestor,
+                ingestors,
+                quotas,
                 clock,
                 limits,
                 in_flight: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))),
@@ -162,6 +181,9 @@ impl IngestState {
     ) -> Result<Accepted, Error> {
         let encoding = Encoding::of(request.headers())?;
         let now_us = self.inner.clock.now_us();
+        let tenant = request.extensions().get::<TenantId>();
+        let tenant = tenant.cloned().unwrap_or_default();
+        let ingestor = (self.inner.ingestors)(&tenant);
         let mut flight = self.flight();
         let packed = body::read(request, self.limits(), &mut flight).await?;
         let bytes = packed.len() as u64;
@@ -171,10 +193,19 @@ impl IngestState {
             .fetch_add(bytes, Ordering::Relaxed);
         let inline = encoding == Encoding::Identity && packed.len() <= INLINE_BYTES_MAX;
         let limits = *self.limits();
+        let quotas = self.inner.quotas.clone();
         let work = move || {
             let unpacked = unpack(packed, encoding, &limits, &mut flight)?;
-            let decoded = decode(&unpacked, now_us, &limits)?;
+            let mut decoded = decode(&unpacked, now_us, &limits)?;
             drop(unpacked);
+            if let Some(quotas) = quotas {
+                let Decoded {
+                    rows,
+                    rejections,
+                    positions,
+                } = &mut decoded;
+                quotas.admit(&tenant, rows, positions, rejections, now_us)?;
+            }
             let prepared = Prepared::new(decoded.rows).map_err(Error::Ingest)?;
             // The bytes count as in flight until the object is stored.
             Ok::<_, Error>((prepared, decoded.rejections, flight))
@@ -196,7 +227,7 @@ impl IngestState {
         let receipt = match prepared {
             None => None,
             Some(prepared) => {
-                let stored = self.inner.ingestor.put(prepared).await;
+                let stored = ingestor.put(prepared).await;
                 Some(stored.map_err(Error::Ingest)?)
             }
         };

@@ -10,7 +10,9 @@ use stele_ingest::Receipt;
 use stele_wire::{Precision, influx};
 
 use crate::error::Error;
-use crate::reply::{RECEIPT_HEADER, failure, header_text, json_reply, no_content};
+use crate::reply::{
+    RECEIPT_HEADER, failure, header_text, json_reply, no_content, with_retry_after,
+};
 use crate::state::{Accepted, IngestState};
 
 const ERROR_HEADER: HeaderName = HeaderName::from_static("x-influxdb-error");
@@ -32,6 +34,7 @@ pub(crate) async fn v1(State(state): State<IngestState>, request: Request) -> Re
             let text = error.to_string();
             let mut response = failure(error.kind(), influx::error_v1(&text));
             with_error(&mut response, &text);
+            with_retry_after(&mut response, &error);
             response
         }
     };
@@ -49,6 +52,7 @@ pub(crate) async fn v2(State(state): State<IngestState>, request: Request) -> Re
             let (kind, text) = (error.kind(), error.to_string());
             let mut response = failure(kind, influx::error_v2(kind, &text));
             with_error(&mut response, &text);
+            with_retry_after(&mut response, &error);
             response
         }
     };
@@ -91,7 +95,7 @@ fn answer(accepted: &Accepted, status: u16, body: String) -> Response {
     response
 }
 
-fn with_error(response: &mut Response, text: &str) {
+pub(crate) fn with_error(response: &mut Response, text: &str) {
     let value = header_text(text, ERROR_HEADER_BYTES_MAX);
     response.headers_mut().insert(ERROR_HEADER, value);
 }

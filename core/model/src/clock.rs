@@ -12,3 +12,12 @@ pub trait Ids: Send + Sync {
     /// A fresh operation id: 32 lower-case hex digits.
     fn operation_id(&self) -> String;
 }
+
+/// Makes bits that nobody can guess.
+pub trait Entropy: Send + Sync {
+    /// Fills `bytes` from a cryptographically secure source.
+    ///
+    /// # Errors
+    /// When the source fails: `bytes` must not be used.
+    fn fill(&self, bytes: &mut [u8]) -> std::io::Result<()>;
+}

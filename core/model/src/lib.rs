@@ -22,13 +22,13 @@ pub mod time;
 pub mod window;
 
 pub use aggregate::Aggregate;
-pub use clock::{Clock, Ids};
+pub use clock::{Clock, Entropy, Ids};
 pub use digest::{Digest, RowsHash};
 pub use error::ErrorKind;
 pub use file::FileStats;
 pub use limits::Limits;
 pub use names::{L0Name, TenantId};
-pub use rejection::{Rejection, Rejections};
+pub use rejection::{Positions, Rejection, Rejections};
 pub use resolution::Resolution;
 pub use sample::{Batch, Extra, Kind, NO_EXTRA, Row, Rows, Series, Summary};
 pub use sketch::Sketch;

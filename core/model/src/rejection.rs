@@ -41,3 +41,81 @@ impl Rejections {
         self.total == 0
     }
 }
+
+/// Where the accepted samples of a request stood, for whoever refuses one after it was decoded.
+/// Samples that follow each other evenly take no memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Positions {
+    runs: Vec<Run>,
+}
+
+/// Items of the same number of samples, one position after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    row: usize,
+    position: u64,
+    item_rows: usize,
+}
+
+impl Positions {
+    /// Notes that the item at `position` became the `item_rows` samples from `row` on. Items come
+    /// in the order of their samples.
+    #[inline]
+    pub fn note(&mut self, row: usize, item_rows: usize, position: u64) {
+        if item_rows == 0 {
+            return;
+        }
+        if let Some(last) = self.runs.last()
+            && last.item_rows == item_rows
+            && last.at(row) == position
+        {
+            return;
+        }
+        self.runs.push(Run {
+            row,
+            position,
+            item_rows,
+        });
+    }
+
+    /// Where sample `row` stood; its number from 0 when nobody noted it.
+    #[must_use]
+    pub fn of(&self, row: usize) -> u64 {
+        let after = self.runs.partition_point(|run| run.row <= row);
+        let run = after.checked_sub(1).and_then(|i| self.runs.get(i));
+        run.map_or(row as u64, |run| run.at(row))
+    }
+}
+
+impl Run {
+    fn at(&self, row: usize) -> u64 {
+        self.position + ((row - self.row) / self.item_rows) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_knows_its_position() {
+        let mut positions = Positions::default();
+        let mut expected = Vec::new();
+        for (position, rows) in [(1, 2), (2, 2), (4, 2), (5, 1), (6, 1), (7, 0), (9, 3)] {
+            positions.note(expected.len(), rows, position);
+            expected.extend(std::iter::repeat_n(position, rows));
+        }
+        let found: Vec<u64> = (0..expected.len()).map(|row| positions.of(row)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn even_items_take_one_entry() {
+        let mut positions = Positions::default();
+        for item in 0..1000 {
+            positions.note(item * 3, 3, item as u64 + 1);
+        }
+        assert_eq!((positions.runs.len(), positions.of(2999)), (1, 1000));
+        assert_eq!(Positions::default().of(7), 7);
+    }
+}

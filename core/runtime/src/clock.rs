@@ -1,8 +1,10 @@
-//! The real clock and the real source of fresh names.
+//! The real clock and the real sources of fresh names and of secrets.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stele_model::{Clock, Ids};
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use stele_model::{Clock, Entropy, Ids};
 
 /// The machine's wall clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +30,16 @@ impl Ids for RandomIds {
     }
 }
 
+/// The operating system's source of secrets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OsEntropy;
+
+impl Entropy for OsEntropy {
+    fn fill(&self, bytes: &mut [u8]) -> std::io::Result<()> {
+        OsRng.try_fill_bytes(bytes).map_err(std::io::Error::other)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +60,16 @@ mod tests {
             a.bytes()
                 .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
         );
+    }
+
+    #[test]
+    fn secrets_fill_every_byte_and_differ() {
+        let (mut a, mut b) = ([0; 64], [0; 64]);
+        OsEntropy.fill(&mut a).unwrap();
+        OsEntropy.fill(&mut b).unwrap();
+        assert_ne!(a, b);
+        // All of 64 random bytes below 128, or one half of them zero, is as good as impossible.
+        assert!(a.iter().any(|byte| *byte >= 128));
+        assert!(a[..32].iter().any(|byte| *byte > 0) && a[32..].iter().any(|byte| *byte > 0));
     }
 }

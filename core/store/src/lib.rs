@@ -10,15 +10,18 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod control;
 mod disk;
 mod error;
 pub mod keys;
 mod local;
+mod objects;
 mod open;
 mod probe;
 mod tenant;
 mod tier;
 
+pub use control::ControlStore;
 pub use error::{Error, Result};
 pub use local::DurableLocal;
 pub use probe::{Capability, ProbeReport};

@@ -4,18 +4,15 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
 use stele_model::{L0Name, TenantId};
 
 use crate::error::{Error, Result};
 use crate::keys;
+use crate::objects;
 use crate::tier::Tier;
-
-/// How often one PUT is sent before its outcome is given up as unknown. `object_store` retries
-/// transient failures itself; these attempts are for outcomes that had to be read back.
-const PUT_ATTEMPTS: u32 = 4;
 
 /// The objects of one tenant in one tier. Cheap to clone.
 #[derive(Clone)]
@@ -97,35 +94,7 @@ impl TenantStore {
     /// [`Error::Unknown`] when no attempt could be resolved: the object may still appear.
     /// [`Error::Request`] when the store refused for good and the key is absent.
     pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
-        let path = self.path(key);
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let options = PutOptions::from(PutMode::Create);
-            let put = self.tier.store();
-            let put = put.put_opts(&path, bytes.clone().into(), options).await;
-            let Err(failure) = put else {
-                return Ok(Put::Created);
-            };
-            let failure = match self.get_opt(key).await {
-                Ok(Some(found)) if found == bytes => return Ok(Put::Same),
-                Ok(Some(found)) => return Ok(Put::Other(found)),
-                Ok(None) if refused_for_good(&failure) => {
-                    return Err(Error::request("put", key, failure));
-                }
-                Ok(None) => failure,
-                Err(Error::Request { source, .. }) => *source,
-                Err(other) => return Err(other),
-            };
-            tracing::debug!(key, attempt, %failure, "a PUT could not be resolved");
-            if attempt == PUT_ATTEMPTS {
-                return Err(Error::Unknown {
-                    key: key.to_owned(),
-                    attempts: attempt,
-                    source: Box::new(failure),
-                });
-            }
-        }
+        objects::put_new(&self.tier, &self.path(key), key, bytes).await
     }
 
     /// The whole object.
@@ -133,10 +102,7 @@ impl TenantStore {
     /// # Errors
     /// [`Error::NotFound`] when there is none; [`Error::Request`] when the read failed.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
-        let answer = self.tier.store().get(&self.path(key)).await;
-        let answer = answer.map_err(|e| Error::request("get", key, e))?;
-        let bytes = answer.bytes().await;
-        bytes.map_err(|e| Error::request("get", key, e))
+        objects::get(&self.tier, &self.path(key), key).await
     }
 
     /// The whole object, or `None` when there is none.
@@ -144,11 +110,7 @@ impl TenantStore {
     /// # Errors
     /// [`Error::Request`] when the read failed.
     pub async fn get_opt(&self, key: &str) -> Result<Option<Bytes>> {
-        match self.get(key).await {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(other) => Err(other),
-        }
+        objects::found(self.get(key).await)
     }
 
     /// The bytes of `range`, which must lie within the object.
@@ -176,15 +138,7 @@ impl TenantStore {
     /// # Errors
     /// [`Error::Request`] when any page fails: a listing is complete or an error.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        let base = self.path("");
-        let stream = self.tier.store().list(Some(&self.path(prefix)));
-        let mut objects: Vec<ObjectInfo> = stream
-            .map_ok(|meta| info(&base, meta))
-            .try_collect()
-            .await
-            .map_err(|e| Error::request("list", prefix, e))?;
-        objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Ok(objects)
+        objects::list(&self.tier, &self.path(""), &self.path(prefix), prefix).await
     }
 
     /// The least key below `prefix` from the first page of its LIST; heads are named so that
@@ -201,7 +155,7 @@ impl TenantStore {
         let mut stream = self.tier.store().list(Some(&self.path(prefix)));
         match stream.next().await {
             None => Ok(None),
-            Some(Ok(meta)) => Ok(Some(info(&base, meta).key)),
+            Some(Ok(meta)) => Ok(Some(objects::info(&base, meta).key)),
             Some(Err(e)) => Err(Error::request("list", prefix, e)),
         }
     }
@@ -268,28 +222,4 @@ impl TenantStore {
 
 fn l0_key(name: &L0Name) -> String {
     format!("{}/{name}", keys::L0)
-}
-
-fn info(base: &Path, meta: ObjectMeta) -> ObjectInfo {
-    let full = meta.location.as_ref();
-    let key = full.strip_prefix(base.as_ref()).unwrap_or(full);
-    ObjectInfo {
-        key: key.trim_start_matches('/').to_owned(),
-        size_bytes: meta.size,
-        modified_us: meta.last_modified.timestamp_micros(),
-    }
-}
-
-/// Whether the store said no to the request itself, so that sending it again cannot help.
-fn refused_for_good(failure: &object_store::Error) -> bool {
-    use object_store::Error as E;
-    matches!(
-        failure,
-        E::PermissionDenied { .. }
-            | E::Unauthenticated { .. }
-            | E::NotImplemented { .. }
-            | E::NotSupported { .. }
-            | E::InvalidPath { .. }
-            | E::NotFound { .. }
-    )
 }

@@ -8,6 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use stele_model::TenantId;
 
+use crate::control::ControlStore;
 use crate::error::{Error, Result};
 use crate::tenant::TenantStore;
 
@@ -78,6 +79,12 @@ impl Tier {
     #[must_use]
     pub fn tenant(&self, tenant: &TenantId) -> TenantStore {
         TenantStore::new(self.clone(), tenant.clone())
+    }
+
+    /// The part of the tier that belongs to no tenant.
+    #[must_use]
+    pub fn control(&self) -> ControlStore {
+        ControlStore::new(self.clone())
     }
 
     /// The same tier through another store, such as one that counts or refuses requests.

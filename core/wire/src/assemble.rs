@@ -84,6 +84,7 @@ impl<'l> Assembler<'l> {
             return Ok(());
         }
         let series = self.series(sample.metric, tags::canonical(pairs))?;
+        self.out.positions.note(self.len(), 1, position);
         self.out.push(series, sample.ts_us, sample.value)?;
         if let Some(extra) = sample.extra {
             let rows = &mut self.out.rows;
@@ -121,6 +122,7 @@ impl<'l> Assembler<'l> {
         Decoded {
             rows: self.out.rows,
             rejections: self.rejections,
+            positions: self.out.positions,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use stele_model::time::rfc3339;
-use stele_model::{Extra, Kind, Limits, NO_EXTRA, Row, Rows, Series};
+use stele_model::{Extra, Kind, Limits, NO_EXTRA, Positions, Row, Rows, Series};
 
 use crate::Error;
 
@@ -142,6 +142,7 @@ impl TimeRange {
 #[derive(Debug)]
 pub(crate) struct Builder {
     pub rows: Rows,
+    pub positions: Positions,
     /// The extra of plain samples of each kind, once there is one.
     plain: [Option<u32>; 3],
     samples_max: usize,
@@ -154,6 +155,7 @@ impl Builder {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             rows: Rows::default(),
+            positions: Positions::default(),
             plain: [None; 3],
             samples_max: usize::try_from(limits.samples_max).unwrap_or(usize::MAX),
             samples_limit: limits.samples_max,

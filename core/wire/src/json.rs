@@ -43,6 +43,7 @@ pub fn decode(body: &[u8], now_us: i64, limits: &Limits) -> Result<Decoded, Erro
     Ok(Decoded {
         rows: decoder.out.rows,
         rejections: decoder.rejections,
+        positions: decoder.out.positions,
     })
 }
 
@@ -200,6 +201,7 @@ impl JsonDecoder<'_> {
             });
             return Ok(());
         }
+        let kept = self.out.rows.rows.len();
         let refused = match serde_json::from_str::<Sample<'_>>(raw) {
             Ok(sample) => self.accept(&sample)?,
             Err(error) => Err(unplaced(&error)),
@@ -207,6 +209,8 @@ impl JsonDecoder<'_> {
         if let Err(reason) = refused {
             self.rejections.push(position, || reason);
         }
+        let rows = self.out.rows.rows.len() - kept;
+        self.out.positions.note(kept, rows, position);
         Ok(())
     }
 
@@ -286,6 +290,15 @@ mod tests {
 
     fn run(body: &str) -> Decoded {
         decode(body.as_bytes(), NOW_US, &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn accepted_samples_keep_their_positions() {
+        let decoded = run(
+            r#"{"samples":[{"metric":"a","value":1},{},{"metric":"b","value":1},{"metric":"a","value":2}]}"#,
+        );
+        let positions: Vec<u64> = (0..3).map(|row| decoded.positions.of(row)).collect();
+        assert_eq!(positions, [0, 2, 3]);
     }
 
     fn show(decoded: &Decoded) -> String {

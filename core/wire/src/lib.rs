@@ -21,7 +21,7 @@ pub mod json;
 pub mod librato;
 mod precision;
 
-use stele_model::{Rejections, Rows};
+use stele_model::{Positions, Rejections, Rows};
 
 pub use error::Error;
 pub use precision::Precision;
@@ -34,4 +34,6 @@ pub struct Decoded {
     /// What was refused. `total` counts samples where the item could be read that far, and one
     /// for an item that could not.
     pub rejections: Rejections,
+    /// Where the accepted samples stood, as in a rejection.
+    pub positions: Positions,
 }

@@ -290,7 +290,12 @@ pub struct TokenCreate {
     #[arg(long, value_name = "SCOPES", value_delimiter = ',', required = true)]
     pub scope: Vec<stele_auth::Scope>,
     /// What it is for.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub note: String,
 }
 

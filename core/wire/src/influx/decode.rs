@@ -47,6 +47,7 @@ pub fn decode(
     Ok(Decoded {
         rows: decoder.out.rows,
         rejections: decoder.rejections,
+        positions: decoder.out.positions,
     })
 }
 
@@ -129,7 +130,10 @@ impl<'a> Decoder<'a> {
             Some(_) => {
                 let line = self.line;
                 match self.point() {
-                    Ok(()) => {}
+                    Ok(()) => {
+                        let rows = self.out.rows.rows.len() - kept;
+                        self.out.positions.note(kept, rows, line);
+                    }
                     Err(Stop::Request(error)) => return Err(error),
                     Err(Stop::Line(fault)) => {
                         self.drop_line(line, start, kept, || fault.to_string())

@@ -81,6 +81,7 @@ impl Gather {
         Decoded {
             rows: self.out.rows,
             rejections: self.rejections,
+            positions: self.out.positions,
         }
     }
 
@@ -275,6 +276,9 @@ impl Gather {
             self.out.set(row, reading.value, extra(kind, &reading));
             return Ok(Ok(()));
         }
+        self.out
+            .positions
+            .note(self.out.rows.len(), 1, self.position);
         let row = self
             .out
             .push_with(series, sample.ts_us, reading.value, extra(kind, &reading))?;

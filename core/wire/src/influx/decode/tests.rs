@@ -353,3 +353,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn accepted_samples_keep_their_lines() {
+    let decoded = run("a v=1,w=2\n\n# x\nb v=oops\nb v=1,w=bad,x=3\nc v=\"s\"\nd v=1\n");
+    let rows = decoded.rows.len();
+    let lines: Vec<u64> = (0..rows).map(|row| decoded.positions.of(row)).collect();
+    assert_eq!(lines, [1, 1, 5, 5, 7]);
+}
