@@ -43,8 +43,6 @@ pub enum Command {
     Import(ImportArgs),
     /// Make, list and revoke the tokens a server asks for; works on the store itself.
     Token(TokenArgs),
-    /// How long each resolution is kept.
-    Retention(RetentionArgs),
     /// Check the store: conservation, single consumption, rollup truth, heads, whole objects.
     Verify(VerifyArgs),
     /// Show a running server's backlog, lag and sizes.

@@ -14,6 +14,7 @@ mod serve;
 mod settings;
 mod status;
 mod tenants;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Settle(args) => commands::settle(args, config).await,
         Command::Rollups(args) => commands::rollups(args, config).await,
         Command::Import(args) => import::run(args, config).await,
+        Command::Token(args) => tokens::run(args, config).await,
         Command::Verify(args) => commands::verify_store(args, config).await,
         Command::Status(args) => commands::status(args, config).await,
     }
