@@ -63,6 +63,12 @@ pub enum Error {
         /// The nearest existing names.
         nearest: Vec<String>,
     },
+    /// A time zone that does not exist.
+    #[error("there is no time zone {name:?}; a name is like Europe/Zurich or +01:00")]
+    NoSuchZone {
+        /// The name as written.
+        name: String,
+    },
     /// SQL that cannot be parsed, planned or evaluated.
     #[error("{message}")]
     Invalid {
@@ -138,6 +144,9 @@ pub enum Error {
     /// A failure of the store below a Parquet scan.
     #[error("the store cannot be read")]
     Scan(#[source] Box<DataFusionError>),
+    /// The table found for a request is not its tenant's: a defect of the server's wiring.
+    #[error("internal error")]
+    OtherTenant,
     /// A defect.
     #[error("internal error")]
     Internal(#[source] Box<DataFusionError>),
@@ -156,13 +165,14 @@ impl Error {
             | Self::NoSuchTable { .. }
             | Self::NoSuchColumn { .. }
             | Self::NoSuchFunction { .. }
+            | Self::NoSuchZone { .. }
             | Self::NotTabular { .. }
             | Self::Invalid { .. } => ErrorKind::InvalidQuery,
             Self::NoSuchFormat { .. } | Self::NoQuery | Self::NotText => ErrorKind::Malformed,
             Self::Deadline { .. } => ErrorKind::QueryTimeout,
             Self::Vanished { .. } | Self::Scan(_) => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::Internal(_) => ErrorKind::Internal,
+            Self::Internal(_) | Self::OtherTenant => ErrorKind::Internal,
             Self::Store(e) => e.kind(),
             Self::Table(e) => e.kind(),
             Self::Format(e) => e.kind(),

@@ -12,7 +12,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod bins;
+mod carry;
 mod config;
+mod counters;
+mod coverage;
 mod engine;
 mod error;
 mod functions;
@@ -23,8 +27,10 @@ pub mod output;
 mod runs;
 mod scan;
 mod session;
+mod sketches;
 mod stream;
 mod tables;
+mod tag_list;
 mod text;
 
 pub use config::QueryConfig;

@@ -23,6 +23,7 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
+use crate::bins;
 use crate::config::QueryConfig;
 use crate::error::Error;
 use crate::functions::ALLOWED;
@@ -152,7 +153,14 @@ impl ContextProvider for Names<'_> {
         .into())
     }
 
-    fn get_table_function_source(&self, _: &str, _: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> Result<Arc<dyn TableSource>> {
+        if name.eq_ignore_ascii_case(bins::NAME) {
+            return bins::source(args, self.state);
+        }
         Err(Error::NotAllowed {
             what: "a table function".to_owned(),
         }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bench;
+mod covered;
 mod exact;
 mod fixture;
 mod guarded;

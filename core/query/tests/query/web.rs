@@ -116,6 +116,8 @@ async fn a_tenant_without_data_has_empty_tables() {
         "rollup_15m",
         "rollup_60m",
         "series",
+        "tags",
+        "coverage",
         "ledger",
     ] {
         let response = send(&fixture, post(&format!("SELECT * FROM {table}"))).await;
