@@ -89,6 +89,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         jobs,
         seal_delay_us: options.seal_delay_us,
     };
+    let log = Arc::clone(&node.log);
     let app = admin_router(server)
         .merge(ingest_router(IngestState::new(
             ingestor,
@@ -97,7 +98,8 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         )))
         .merge(stele_query::router(QueryState {
             engine: Arc::new(engine),
-            log: Arc::clone(&node.log),
+            tables: Arc::new(move |_: &TenantId| Arc::clone(&log)),
+            tenant: tenant.clone(),
         }));
 
     let url = format!("http://{}", listener.local_addr()?);

@@ -13,4 +13,5 @@ mod plans;
 mod requests;
 mod simulated;
 mod slt;
+mod tenants;
 mod web;
