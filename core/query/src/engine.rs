@@ -108,6 +108,13 @@ impl QueryEngine {
         &self.inner.config
     }
 
+    /// Bytes that the operators of all running queries hold now, of
+    /// [`QueryConfig::memory_pool_bytes`].
+    #[must_use]
+    pub fn memory_reserved_bytes(&self) -> usize {
+        self.inner.template.runtime_env().memory_pool.reserved()
+    }
+
     /// Answers `sql` over the table of `log`, as it is now. The stream ends with an error when
     /// the answer cannot be completed; it never ends early without one. Dropping the future or
     /// the stream stops the query.

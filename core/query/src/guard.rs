@@ -28,6 +28,8 @@ const OPERATORS_MAX: usize = 600;
 const LIST_MAX: usize = 2_000;
 /// `UNION`, `EXCEPT` and `INTERSECT` of one statement.
 const SET_OPERATIONS_MAX: usize = 24;
+/// Words with nothing else between them: the parser descends for some of them (`INTERVAL`).
+const WORDS_MAX: usize = 100;
 /// `EXPLAIN`s of one statement, each of which the parser descends into.
 const EXPLAINS_MAX: usize = 2;
 /// Tables and subqueries named in `FROM` clauses of one statement.
@@ -102,9 +104,15 @@ fn limit(what: &'static str, value: usize, limit: usize) -> Result<()> {
 /// Counts what makes the parser or the planner recurse, without parsing.
 fn count_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
     let (mut operators, mut set_operations, mut cases) = (0, 0, 0usize);
-    let (mut selects, mut joins, mut explains) = (0, 0, 0);
+    let (mut selects, mut joins, mut explains, mut words) = (0, 0, 0, 0);
     let mut commas = vec![0usize];
     for token in tokens {
+        words = match &token.token {
+            Token::Word(_) => words + 1,
+            Token::Whitespace(_) => words,
+            _ => 0,
+        };
+        limit("words in a row", words, WORDS_MAX)?;
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
                 // `int[][]` and `a[1][1]` nest without being nested.

@@ -24,6 +24,7 @@ mod guard;
 mod http;
 mod nearest;
 pub mod output;
+mod pauses;
 mod runs;
 mod scan;
 mod session;

@@ -86,6 +86,7 @@ pub(crate) fn template(config: &QueryConfig) -> Result<SessionState> {
         .with_runtime_env(runtime)
         .with_default_features()
         .with_physical_optimizer_rule(Arc::new(crate::runs::AggregateRuns))
+        .with_physical_optimizer_rule(Arc::new(crate::pauses::PauseJoins))
         .build())
 }
 

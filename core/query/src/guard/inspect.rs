@@ -8,9 +8,11 @@ use std::ops::ControlFlow;
 
 use arrow::array::timezone::Tz;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName,
-    Query, Select, SetExpr, TableFactor, Value, Visit, Visitor,
+    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, ObjectName, Query, Select, SetExpr, TableFactor, Value, Visit, Visitor,
 };
+
+use regex::RegexBuilder;
 
 use super::{RELATIONS_MAX, SELECTS_MAX, limit, not_allowed, weight};
 use crate::bins;
@@ -28,10 +30,27 @@ const ARGUMENTS_MAX: usize = 100;
 const FORMAT_BYTES_MAX: usize = 64;
 /// Regular expressions of one statement: each may take megabytes once it is compiled.
 const PATTERNS_MAX: usize = 8;
+/// Bytes of one of them once it is compiled.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// Aggregates whose result grows with the rows.
 const LISTS: [&str; 2] = ["array_agg", "string_agg"];
-/// Aggregates that cannot be moved along with a window's frame.
-const NOT_OVER: [&str; 4] = ["array_agg", "string_agg", "increase", "rate"];
+/// Aggregates whose answer costs as much as the rows so far: over a growing window that is the
+/// square of the rows, in one step that no deadline can stop.
+const NOT_OVER: [&str; 13] = [
+    "approx_distinct",
+    "approx_median",
+    "approx_percentile_cont",
+    "array_agg",
+    "increase",
+    "median",
+    "percentile_cont",
+    "quantile",
+    "quantile_cont",
+    "rate",
+    "sketch_count",
+    "string_agg",
+    "grouping",
+];
 
 /// Walks a parsed query and stops at the first thing that is not a plain read.
 ///
@@ -109,6 +128,11 @@ fn arguments(function: &Function) -> &[FunctionArg] {
     }
 }
 
+fn is_distinct(function: &Function) -> bool {
+    matches!(&function.args, FunctionArguments::List(list)
+        if list.duplicate_treatment == Some(DuplicateTreatment::Distinct))
+}
+
 impl Inspector {
     fn function(&mut self, function: &Function) -> Result<()> {
         let name = function.name.0.last().and_then(|part| part.as_ident());
@@ -122,6 +146,9 @@ impl Inspector {
             if NOT_OVER.contains(&name.as_str()) {
                 return Err(not_allowed(format!("{name} with OVER")));
             }
+            if is_distinct(function) {
+                return Err(not_allowed("DISTINCT with OVER"));
+            }
         }
         let second = arguments.get(1).and_then(|argument| match argument {
             FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => literal(expr),
@@ -132,17 +159,21 @@ impl Inspector {
                 Some(format) => limit("bytes of a time format", format.len(), FORMAT_BYTES_MAX),
                 None => Err(not_allowed("a time format that is no literal")),
             },
-            "regexp_like" | "regexp_count" => self.pattern(second.is_some()),
+            "regexp_like" | "regexp_count" => self.pattern(second),
             _ => Ok(()),
         }
     }
 
-    fn pattern(&mut self, is_literal: bool) -> Result<()> {
+    fn pattern(&mut self, pattern: Option<&str>) -> Result<()> {
         self.patterns += 1;
-        if !is_literal {
+        limit("regular expressions", self.patterns, PATTERNS_MAX)?;
+        let Some(pattern) = pattern else {
             return Err(not_allowed("a regular expression that is no literal"));
-        }
-        limit("regular expressions", self.patterns, PATTERNS_MAX)
+        };
+        let compiled = RegexBuilder::new(pattern)
+            .size_limit(PATTERN_BYTES_MAX)
+            .build();
+        compiled.map(drop).map_err(Error::Pattern)
     }
 
     fn grouping(&mut self, what: &'static str, size: usize, most: usize) -> Result<()> {
@@ -163,7 +194,7 @@ impl Inspector {
                 | BinaryOperator::PGRegexIMatch
                 | BinaryOperator::PGRegexNotMatch
                 | BinaryOperator::PGRegexNotIMatch
-                | BinaryOperator::Regexp => self.pattern(literal(right).is_some()),
+                | BinaryOperator::Regexp => self.pattern(literal(right)),
                 _ => Ok(()),
             },
             Expr::SimilarTo { .. } | Expr::RLike { .. } => Err(not_allowed("SIMILAR TO")),
@@ -226,6 +257,9 @@ impl Visitor for Inspector {
                 sample,
                 json_path,
                 with_ordinality,
+                with_hints,
+                partitions,
+                index_hints,
                 ..
             } => {
                 args.as_ref().is_none_or(|_| is_bins(name))
@@ -233,6 +267,9 @@ impl Visitor for Inspector {
                     && sample.is_none()
                     && json_path.is_none()
                     && !with_ordinality
+                    && with_hints.is_empty()
+                    && partitions.is_empty()
+                    && index_hints.is_empty()
             }
             TableFactor::Derived { sample, .. } => sample.is_none(),
             TableFactor::NestedJoin { .. } => true,

@@ -9,6 +9,7 @@ mod covered;
 mod exact;
 mod fixture;
 mod guarded;
+mod hostile;
 mod plans;
 mod requests;
 mod simulated;
