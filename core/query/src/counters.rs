@@ -311,3 +311,131 @@ impl Accumulator for Steps {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{BinaryArray, Float64Array, TimestampMicrosecondArray};
+    use proptest::prelude::*;
+    use stele_model::aggregate::increase_between;
+
+    use super::*;
+
+    fn steps(per_second: bool) -> Steps {
+        Steps {
+            per_second,
+            samples: Vec::new(),
+            bins: Vec::new(),
+        }
+    }
+
+    fn times(us: impl Iterator<Item = i64>) -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values(us).with_timezone("UTC"))
+    }
+
+    fn doubles(values: impl Iterator<Item = f64>) -> ArrayRef {
+        Arc::new(Float64Array::from_iter_values(values))
+    }
+
+    fn samples(rows: &[(i64, f64)]) -> Vec<ArrayRef> {
+        let values = doubles(rows.iter().map(|row| row.1));
+        vec![values, times(rows.iter().map(|row| row.0))]
+    }
+
+    /// Rows as bins of one value each: increase, first, last, first_ts, last_ts.
+    fn bins(rows: &[(i64, f64)]) -> Vec<ArrayRef> {
+        let (value, ts) = (
+            || doubles(rows.iter().map(|row| row.1)),
+            || times(rows.iter().map(|row| row.0)),
+        );
+        vec![
+            doubles(rows.iter().map(|_| 0.0)),
+            value(),
+            value(),
+            ts(),
+            ts(),
+        ]
+    }
+
+    fn bits(answer: &ScalarValue) -> Option<u64> {
+        match answer {
+            ScalarValue::Float64(value) => value.map(f64::to_bits),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// What parts say together, each a partition that hands on its state.
+    fn merged(parts: &[Vec<ArrayRef>], per_second: bool) -> Option<u64> {
+        let mut whole = steps(per_second);
+        for part in parts {
+            let mut one = steps(per_second);
+            one.update_batch(part).unwrap();
+            let state = one.state().unwrap();
+            let [ScalarValue::Binary(Some(bytes))] = state.as_slice() else {
+                panic!("{state:?}");
+            };
+            let states: ArrayRef = Arc::new(BinaryArray::from_iter_values([bytes]));
+            whole.merge_batch(&[states]).unwrap();
+        }
+        bits(&whole.evaluate().unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn partitions_that_interleave_say_the_same_bits(
+            rows in proptest::collection::btree_map(0i64..40_000_000_000, 0.0f64..1e6, 0..80),
+            places in proptest::collection::vec(0usize..3, 80),
+        ) {
+            let rows: Vec<(i64, f64)> = rows.into_iter().collect();
+            let mut parts = vec![Vec::new(); 3];
+            for (row, place) in rows.iter().rev().zip(&places) {
+                parts[*place].push(*row);
+            }
+            for per_second in [false, true] {
+                let mut whole = steps(per_second);
+                whole.update_batch(&samples(&rows)).unwrap();
+                let want = bits(&whole.evaluate().unwrap());
+                prop_assert_eq!(bits(&whole.evaluate().unwrap()), want);
+                let as_samples: Vec<_> = parts.iter().map(|part| samples(part)).collect();
+                prop_assert_eq!(merged(&as_samples, per_second), want);
+                let as_bins: Vec<_> = parts.iter().map(|part| bins(part)).collect();
+                prop_assert_eq!(merged(&as_bins, per_second), want);
+            }
+            // The rule by itself, in one line, within the rounding of another order of sums.
+            let mut whole = steps(false);
+            whole.update_batch(&samples(&rows)).unwrap();
+            let plain: f64 = rows.windows(2).map(|w| increase_between(w[0].1, w[1].1)).sum();
+            match whole.evaluate().unwrap() {
+                ScalarValue::Float64(Some(got)) => {
+                    prop_assert!((got - plain).abs() <= plain * 1e-12, "{} {}", got, plain);
+                }
+                other => prop_assert!(rows.is_empty(), "{}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn two_rows_of_one_time_are_two_series_wherever_they_come_from() {
+        for (a, b) in [
+            (samples(&[(5, 1.0)]), samples(&[(5, 1.0)])),
+            (bins(&[(5, 1.0)]), bins(&[(5, 2.0)])),
+        ] {
+            let mut both = steps(false);
+            both.update_batch(&a).unwrap();
+            both.update_batch(&b).unwrap();
+            let error = both.evaluate().unwrap_err().to_string();
+            assert!(error.contains("1970-01-01T00:00:00.000005"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_accounted_for() {
+        let mut held = steps(false);
+        let rows: Vec<(i64, f64)> = (0..1_000).map(|i| (i, 0.0)).collect();
+        held.update_batch(&samples(&rows)).unwrap();
+        assert!(held.size() >= 16_000, "{}", held.size());
+        held.update_batch(&bins(&rows)).unwrap();
+        assert!(held.size() >= 56_000, "{}", held.size());
+    }
+}

@@ -225,3 +225,43 @@ impl Accumulator for Counted {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{BinaryArray, Float64Array};
+
+    use super::*;
+
+    #[test]
+    fn partitions_of_values_and_of_sketches_merge_into_one_sketch() {
+        let values: Vec<f64> = (-50..200).map(f64::from).collect();
+        let new = || Sketched {
+            sketch: Sketch::default(),
+            q: 0.9,
+        };
+        let mut whole = new();
+        let q: ArrayRef = Arc::new(Float64Array::from(vec![0.9]));
+        let column = |part: &[f64]| -> ArrayRef { Arc::new(Float64Array::from(part.to_vec())) };
+        whole
+            .update_batch(&[column(&values), Arc::clone(&q)])
+            .unwrap();
+        let (mut merged, mut updated) = (new(), new());
+        for part in values.chunks(70) {
+            let mut one = new();
+            one.update_batch(&[column(part), Arc::clone(&q)]).unwrap();
+            let state = one.state().unwrap();
+            let [ScalarValue::Binary(Some(bytes))] = state.as_slice() else {
+                panic!("{state:?}");
+            };
+            let sketches: ArrayRef = Arc::new(BinaryArray::from_iter_values([bytes]));
+            merged.merge_batch(&[Arc::clone(&sketches)]).unwrap();
+            // A state is a sketch as a rollup stores it.
+            updated.update_batch(&[sketches, Arc::clone(&q)]).unwrap();
+        }
+        assert_eq!(merged.sketch, whole.sketch);
+        assert_eq!(updated.sketch, whole.sketch);
+        assert_eq!(merged.evaluate().unwrap(), whole.evaluate().unwrap());
+        assert!(whole.size() >= whole.sketch.size_bytes());
+        assert!(whole.sketch.size_bytes() >= 16 * 100);
+    }
+}

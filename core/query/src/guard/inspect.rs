@@ -128,6 +128,14 @@ fn arguments(function: &Function) -> &[FunctionArg] {
     }
 }
 
+/// A pattern per row would be compiled per row, a batch at a time without a pause.
+fn like(pattern: &Expr) -> Result<()> {
+    match literal(pattern) {
+        Some(_) => Ok(()),
+        None => Err(not_allowed("a LIKE pattern that is no literal")),
+    }
+}
+
 fn is_distinct(function: &Function) -> bool {
     matches!(&function.args, FunctionArguments::List(list)
         if list.duplicate_treatment == Some(DuplicateTreatment::Distinct))
@@ -189,14 +197,26 @@ impl Inspector {
                 self.grouping("groupings", sets.len(), GROUPINGS_MAX)
             }
             Expr::Function(function) => self.function(function),
-            Expr::BinaryOp { op, right, .. } => match op {
-                BinaryOperator::PGRegexMatch
-                | BinaryOperator::PGRegexIMatch
-                | BinaryOperator::PGRegexNotMatch
-                | BinaryOperator::PGRegexNotIMatch
-                | BinaryOperator::Regexp => self.pattern(literal(right)),
-                _ => Ok(()),
-            },
+            Expr::BinaryOp {
+                op:
+                    BinaryOperator::PGRegexMatch
+                    | BinaryOperator::PGRegexIMatch
+                    | BinaryOperator::PGRegexNotMatch
+                    | BinaryOperator::PGRegexNotIMatch
+                    | BinaryOperator::Regexp,
+                right,
+                ..
+            } => self.pattern(literal(right)),
+            Expr::Like { pattern, .. } | Expr::ILike { pattern, .. } => like(pattern),
+            Expr::BinaryOp {
+                op:
+                    BinaryOperator::PGLikeMatch
+                    | BinaryOperator::PGILikeMatch
+                    | BinaryOperator::PGNotLikeMatch
+                    | BinaryOperator::PGNotILikeMatch,
+                right,
+                ..
+            } => like(right),
             Expr::SimilarTo { .. } | Expr::RLike { .. } => Err(not_allowed("SIMILAR TO")),
             Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
                 self.copies = true;

@@ -73,6 +73,10 @@ fn peak_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "what the parent shows when the process dies"
+)]
 async fn run_all() {
     let fixture = fixture().await;
     let probe = "SELECT metric, count(*) AS n FROM samples GROUP BY metric ORDER BY metric";
