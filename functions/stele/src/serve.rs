@@ -83,13 +83,13 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
 
     let queries = settings::query_config(&config, options.sketch)?;
     let engine = QueryEngine::new(queries, Arc::clone(&node.clock))?;
+    let queried = tenants.clone();
     let server = Server {
         tenants,
         tenant: tenant.clone(),
         jobs,
         seal_delay_us: options.seal_delay_us,
     };
-    let log = Arc::clone(&node.log);
     let app = admin_router(server)
         .merge(ingest_router(IngestState::new(
             ingestor,
@@ -98,7 +98,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         )))
         .merge(stele_query::router(QueryState {
             engine: Arc::new(engine),
-            tables: Arc::new(move |_: &TenantId| Arc::clone(&log)),
+            tables: Arc::new(move |tenant: &TenantId| queried.get(tenant).log),
             tenant: tenant.clone(),
         }));
 
