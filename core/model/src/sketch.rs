@@ -90,6 +90,12 @@ impl Sketch {
                 .sum::<u64>()
     }
 
+    /// The memory its bins take, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        (self.negative.capacity() + self.positive.capacity()) * size_of::<(i32, u64)>()
+    }
+
     /// The value at rank `q · (count − 1)` within 1 %; `None` when empty or `q` not in [0, 1].
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<f64> {

@@ -35,7 +35,7 @@ use crate::scan::Scope;
 use crate::scan::footer::Footers;
 use crate::session::{self, Names};
 use crate::stream::{Bounds, QueryStream, Turn, broke_off};
-use crate::tables;
+use crate::tables::{self, Named};
 
 /// How often a query starts over because files were swept under it.
 const ATTEMPTS: u32 = 4;
@@ -106,6 +106,13 @@ impl QueryEngine {
     #[must_use]
     pub fn config(&self) -> &QueryConfig {
         &self.inner.config
+    }
+
+    /// Bytes that the operators of all running queries hold now, of
+    /// [`QueryConfig::memory_pool_bytes`].
+    #[must_use]
+    pub fn memory_reserved_bytes(&self) -> usize {
+        self.inner.template.runtime_env().memory_pool.reserved()
     }
 
     /// Answers `sql` over the table of `log`, as it is now. The stream ends with an error when
@@ -187,7 +194,7 @@ impl Inner {
             state: Arc::default(),
             l0: Vec::new(),
         });
-        let sources = tables::sources(&self.scope(log, nothing), Vec::new());
+        let sources = tables::sources(&self.scope(log, nothing), Named::default());
         let sources = sources.map_err(|e| self.sort(e))?;
         match sources.get(plain) {
             Some(source) => Ok(tables::describe(&source.schema())),
@@ -244,14 +251,16 @@ impl Inner {
         scope: &Arc<Scope>,
         statement: &Statement,
     ) -> Result<SendableRecordBatchStream> {
-        let ledger = if names_ledger(statement) {
+        let ledger = if names_table(statement, "ledger") {
             log.ledger_rows(&scope.view.state).await?
         } else {
             Vec::new()
         };
+        let coverage = names_table(statement, "coverage");
+        let named = Named { ledger, coverage };
         let state = session::started(&self.template, self.clock.now_us());
         let planned = async {
-            let sources = tables::sources(scope, ledger)?;
+            let sources = tables::sources(scope, named)?;
             let logical = Names::new(&state, sources).plan(statement.clone())?;
             let physical = state.create_physical_plan(&logical).await?;
             execute_stream(physical, state.task_ctx())
@@ -260,22 +269,22 @@ impl Inner {
     }
 }
 
-/// Whether a statement mentions the table `ledger`, whose rows must be read before planning.
-fn names_ledger(statement: &Statement) -> bool {
-    struct Finder;
+/// Whether a statement mentions `table`, whose rows must be made before planning.
+fn names_table(statement: &Statement, table: &'static str) -> bool {
+    struct Finder(&'static str);
     impl Visitor for Finder {
         type Break = ();
         fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
             let last = name.0.last().and_then(|part| part.as_ident());
-            if last.is_some_and(|ident| ident.value.eq_ignore_ascii_case("ledger")) {
+            if last.is_some_and(|ident| ident.value.eq_ignore_ascii_case(self.0)) {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         }
     }
     match statement {
-        Statement::Statement(inner) => inner.visit(&mut Finder).is_break(),
-        Statement::Explain(explain) => names_ledger(&explain.statement),
+        Statement::Statement(inner) => inner.visit(&mut Finder(table)).is_break(),
+        Statement::Explain(explain) => names_table(&explain.statement, table),
         _ => false,
     }
 }

@@ -63,6 +63,15 @@ pub enum Error {
         /// The nearest existing names.
         nearest: Vec<String>,
     },
+    /// A regular expression that is none, or too large.
+    #[error("a regular expression cannot be used: {0}")]
+    Pattern(#[source] regex::Error),
+    /// A time zone that does not exist.
+    #[error("there is no time zone {name:?}; a name is like Europe/Zurich or +01:00")]
+    NoSuchZone {
+        /// The name as written.
+        name: String,
+    },
     /// SQL that cannot be parsed, planned or evaluated.
     #[error("{message}")]
     Invalid {
@@ -94,7 +103,7 @@ pub enum Error {
         secs: u64,
     },
     /// An output format that does not exist.
-    #[error("there is no output format {name:?}; there are json, ndjson, csv and arrow")]
+    #[error("there is no output format {name:?}; there are json, ndjson, csv, arrow and parquet")]
     NoSuchFormat {
         /// The name as sent.
         name: String,
@@ -102,6 +111,12 @@ pub enum Error {
     /// A list or a struct where only plain values can stand.
     #[error("column {column:?} holds lists or structs, which CSV cannot say; ask for JSON")]
     NotTabular {
+        /// The column.
+        column: String,
+    },
+    /// A type that Parquet does not have.
+    #[error("column {column:?} holds intervals, which Parquet cannot say; ask for Arrow or JSON")]
+    NotInParquet {
         /// The column.
         column: String,
     },
@@ -138,6 +153,9 @@ pub enum Error {
     /// A failure of the store below a Parquet scan.
     #[error("the store cannot be read")]
     Scan(#[source] Box<DataFusionError>),
+    /// The table found for a request is not its tenant's: a defect of the server's wiring.
+    #[error("internal error")]
+    OtherTenant,
     /// A defect.
     #[error("internal error")]
     Internal(#[source] Box<DataFusionError>),
@@ -156,13 +174,16 @@ impl Error {
             | Self::NoSuchTable { .. }
             | Self::NoSuchColumn { .. }
             | Self::NoSuchFunction { .. }
+            | Self::NoSuchZone { .. }
+            | Self::Pattern(_)
+            | Self::NotInParquet { .. }
             | Self::NotTabular { .. }
             | Self::Invalid { .. } => ErrorKind::InvalidQuery,
             Self::NoSuchFormat { .. } | Self::NoQuery | Self::NotText => ErrorKind::Malformed,
             Self::Deadline { .. } => ErrorKind::QueryTimeout,
             Self::Vanished { .. } | Self::Scan(_) => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::Internal(_) => ErrorKind::Internal,
+            Self::Internal(_) | Self::OtherTenant => ErrorKind::Internal,
             Self::Store(e) => e.kind(),
             Self::Table(e) => e.kind(),
             Self::Format(e) => e.kind(),

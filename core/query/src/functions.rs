@@ -1,7 +1,7 @@
 //! The functions a query may call: an allow-list, deny by default.
 //!
 //! Left out are functions that read or tell anything but their arguments (`input_file_name`,
-//! `version`, `random`, `uuid`, `file_row_index`), table functions (none exist here), and those
+//! `version`, `random`, `uuid`, `file_row_index`), table functions (`bins` alone exists), and those
 //! whose result can be far larger than their arguments (`repeat`, `lpad`, `replace`,
 //! `generate_series`, …): the memory pool does not see the strings and lists they make.
 
@@ -11,6 +11,9 @@ use std::sync::{Arc, LazyLock};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
+use crate::carry::Locf;
+use crate::counters::Counter;
+use crate::sketches::{Quantile, SketchCount};
 use crate::text::Concat;
 
 const SCALAR: &[&str] = &[
@@ -193,6 +196,9 @@ pub(crate) static ALLOWED: LazyLock<Functions> = LazyLock::new(|| {
     }
     let concat = Arc::new(ScalarUDF::from(Concat::function()));
     functions.scalar.insert(concat.name().to_owned(), concat);
+    if let Some(date_bin) = functions.scalar.get("date_bin").cloned() {
+        functions.scalar.insert("time_bucket".to_owned(), date_bin);
+    }
     for udf in SessionStateDefaults::default_aggregate_functions() {
         if AGGREGATE.contains(&udf.name()) {
             for name in udf.aliases().iter().cloned().chain([udf.name().to_owned()]) {
@@ -207,6 +213,17 @@ pub(crate) static ALLOWED: LazyLock<Functions> = LazyLock::new(|| {
             }
         }
     }
+    for udf in [
+        AggregateUDF::from(Quantile::new()),
+        AggregateUDF::from(SketchCount::new()),
+        AggregateUDF::from(Counter::increase()),
+        AggregateUDF::from(Counter::rate()),
+    ] {
+        let name = udf.name().to_owned();
+        functions.aggregate.insert(name, Arc::new(udf));
+    }
+    let locf = Arc::new(WindowUDF::from(Locf::new()));
+    functions.window.insert(locf.name().to_owned(), locf);
     functions
 });
 

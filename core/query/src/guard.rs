@@ -6,19 +6,17 @@
 //! `session`) names resolve only to this tenant's tables and to functions on the allow-list.
 //! Nothing here reads data.
 
-use std::ops::ControlFlow;
-
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement as DfStatement};
-use datafusion::sql::sqlparser::ast::{
-    Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
-};
+use datafusion::sql::sqlparser::ast::{ObjectName, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, Result};
+
+use self::inspect::inspect;
 
 /// Open parentheses and brackets at once.
 const DEPTH_MAX: usize = 40;
@@ -30,12 +28,14 @@ const OPERATORS_MAX: usize = 600;
 const LIST_MAX: usize = 2_000;
 /// `UNION`, `EXCEPT` and `INTERSECT` of one statement.
 const SET_OPERATIONS_MAX: usize = 24;
+/// Words with nothing else between them: the parser descends for some of them (`INTERVAL`).
+const WORDS_MAX: usize = 100;
+/// `EXPLAIN`s of one statement, each of which the parser descends into.
+const EXPLAINS_MAX: usize = 2;
 /// Tables and subqueries named in `FROM` clauses of one statement.
 const RELATIONS_MAX: usize = 32;
 /// `SELECT`s of one statement.
 const SELECTS_MAX: usize = 32;
-/// Columns of a `CUBE`, which stands for 2ⁿ groupings.
-const CUBE_MAX: usize = 5;
 
 /// A statement that may be planned.
 #[derive(Debug)]
@@ -104,10 +104,19 @@ fn limit(what: &'static str, value: usize, limit: usize) -> Result<()> {
 /// Counts what makes the parser or the planner recurse, without parsing.
 fn count_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
     let (mut operators, mut set_operations, mut cases) = (0, 0, 0usize);
+    let (mut selects, mut joins, mut explains, mut words) = (0, 0, 0, 0);
     let mut commas = vec![0usize];
     for token in tokens {
+        words = match &token.token {
+            Token::Word(_) => words + 1,
+            Token::Whitespace(_) => words,
+            _ => 0,
+        };
+        limit("words in a row", words, WORDS_MAX)?;
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
+                // `int[][]` and `a[1][1]` nest without being nested.
+                operators += usize::from(token.token != Token::LParen);
                 commas.push(0);
                 limit("nested parentheses", commas.len() - 1, DEPTH_MAX)?;
             }
@@ -129,7 +138,13 @@ fn count_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
                 | Keyword::ILIKE
                 | Keyword::BETWEEN
                 | Keyword::IN
-                | Keyword::IS => operators += 1,
+                | Keyword::IS
+                | Keyword::NOTNULL
+                | Keyword::COLLATE
+                | Keyword::AT => operators += 1,
+                Keyword::SELECT => selects += 1,
+                Keyword::JOIN => joins += 1,
+                Keyword::EXPLAIN => explains += 1,
                 Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => set_operations += 1,
                 Keyword::CASE => {
                     cases += 1;
@@ -156,6 +171,9 @@ fn count_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
         }
         limit("operators", operators, OPERATORS_MAX)?;
         limit("set operations", set_operations, SET_OPERATIONS_MAX)?;
+        limit("SELECTs", selects, SELECTS_MAX)?;
+        limit("JOINs", joins, RELATIONS_MAX)?;
+        limit("EXPLAINs", explains, EXPLAINS_MAX)?;
     }
     Ok(())
 }
@@ -218,107 +236,8 @@ fn first_words(text: &str) -> String {
     }
 }
 
-fn inspect(query: &Query) -> Result<()> {
-    match query.visit(&mut Inspector::default()) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(*error),
-    }
-}
-
-/// Walks a parsed query and stops at the first thing that is not a plain read.
-#[derive(Default)]
-struct Inspector {
-    selects: usize,
-    relations: usize,
-}
-
-fn stop<T>(result: Result<T>) -> ControlFlow<Box<Error>> {
-    match result {
-        Ok(_) => ControlFlow::Continue(()),
-        Err(error) => ControlFlow::Break(Box::new(error)),
-    }
-}
-
-fn body_reads_only(body: &SetExpr) -> Result<()> {
-    match body {
-        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => Ok(()),
-        SetExpr::SetOperation { left, right, .. } => {
-            body_reads_only(left)?;
-            body_reads_only(right)
-        }
-        SetExpr::Insert(_) => Err(not_allowed("INSERT")),
-        SetExpr::Update(_) => Err(not_allowed("UPDATE")),
-        SetExpr::Delete(_) => Err(not_allowed("DELETE")),
-        SetExpr::Merge(_) => Err(not_allowed("MERGE")),
-        SetExpr::Table(_) => Err(not_allowed("TABLE")),
-    }
-}
-
-impl Visitor for Inspector {
-    type Break = Box<Error>;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Box<Error>> {
-        let refused = if query.with.as_ref().is_some_and(|with| with.recursive) {
-            Some("WITH RECURSIVE")
-        } else if !query.locks.is_empty() || query.for_clause.is_some() {
-            Some("FOR")
-        } else if query.settings.is_some() || query.format_clause.is_some() {
-            Some("SETTINGS or FORMAT")
-        } else if !query.pipe_operators.is_empty() {
-            Some("a pipe operator")
-        } else {
-            None
-        };
-        stop(match refused {
-            Some(what) => Err(not_allowed(what)),
-            None => body_reads_only(&query.body),
-        })
-    }
-
-    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Box<Error>> {
-        self.selects += 1;
-        stop(if select.into.is_some() {
-            Err(not_allowed("SELECT INTO"))
-        } else {
-            limit("SELECTs", self.selects, SELECTS_MAX)
-        })
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Box<Error>> {
-        self.relations += 1;
-        let plain = match factor {
-            TableFactor::Table {
-                args,
-                version,
-                sample,
-                json_path,
-                with_ordinality,
-                ..
-            } => {
-                args.is_none()
-                    && version.is_none()
-                    && sample.is_none()
-                    && json_path.is_none()
-                    && !with_ordinality
-            }
-            TableFactor::Derived { sample, .. } => sample.is_none(),
-            TableFactor::NestedJoin { .. } => true,
-            _ => false,
-        };
-        stop(if plain {
-            limit("relations", self.relations, RELATIONS_MAX)
-        } else {
-            Err(not_allowed("a table function"))
-        })
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Box<Error>> {
-        stop(match expr {
-            Expr::Cube(sets) => limit("columns in a CUBE", sets.len(), CUBE_MAX),
-            _ => Ok(()),
-        })
-    }
-}
+mod inspect;
+mod weight;
 
 #[cfg(test)]
 mod tests;

@@ -6,16 +6,16 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use stele_model::ErrorKind;
+use stele_model::{ErrorKind, TenantId};
 use stele_table::TableLog;
 
 use crate::engine::QueryEngine;
@@ -25,14 +25,30 @@ use crate::output::{self, Format};
 /// Seconds after which a sender may try again.
 const RETRY_AFTER_SECS: &str = "2";
 
-/// What `/sql` answers from: an engine and the table of one tenant. The tenant is fixed by
-/// whoever builds the router; nothing in a request chooses it.
+/// Finds the table of a tenant. Closures of this form are one.
+pub trait Tables: Send + Sync {
+    /// The table of `tenant`: the same log for every call, since it remembers what it has read.
+    fn table_of(&self, tenant: &TenantId) -> Arc<TableLog>;
+}
+
+impl<F: Fn(&TenantId) -> Arc<TableLog> + Send + Sync> Tables for F {
+    fn table_of(&self, tenant: &TenantId) -> Arc<TableLog> {
+        self(tenant)
+    }
+}
+
+/// What `/sql` answers from.
+///
+/// The tenant of a request is the [`TenantId`] among its extensions, which only a middleware can
+/// put there, or else `tenant`. Nothing that a sender writes chooses it.
 #[derive(Clone)]
 pub struct QueryState {
     /// Runs the queries.
     pub engine: Arc<QueryEngine>,
-    /// The tenant's table.
-    pub log: Arc<TableLog>,
+    /// The tenants' tables.
+    pub tables: Arc<dyn Tables>,
+    /// The tenant of requests that no middleware gave one.
+    pub tenant: TenantId,
 }
 
 /// The route `/sql`.
@@ -53,15 +69,17 @@ struct Parameters {
 
 async fn by_query(
     State(state): State<QueryState>,
+    tenant: Option<Extension<TenantId>>,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
 ) -> Response {
     let sql = parameters.q.unwrap_or_default();
-    answer(&state, &sql, parameters.format.as_deref(), &headers).await
+    answer(&state, tenant, &sql, parameters.format.as_deref(), &headers).await
 }
 
 async fn by_body(
     State(state): State<QueryState>,
+    tenant: Option<Extension<TenantId>>,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
@@ -79,13 +97,14 @@ async fn by_body(
         Err(_) => return error_response(&Error::NotText),
     };
     match std::str::from_utf8(&body) {
-        Ok(sql) => answer(&state, sql, parameters.format.as_deref(), &headers).await,
+        Ok(sql) => answer(&state, tenant, sql, parameters.format.as_deref(), &headers).await,
         Err(_) => error_response(&Error::NotText),
     }
 }
 
 async fn answer(
     state: &QueryState,
+    tenant: Option<Extension<TenantId>>,
     sql: &str,
     format: Option<&str>,
     headers: &HeaderMap,
@@ -95,7 +114,12 @@ async fn answer(
         if sql.trim().is_empty() {
             return Err(Error::NoQuery);
         }
-        let batches = state.engine.query(&state.log, sql).await?;
+        let tenant = tenant.as_ref().map_or(&state.tenant, |given| &given.0);
+        let table = state.tables.table_of(tenant);
+        if table.store().tenant() != tenant {
+            return Err(Error::OtherTenant);
+        }
+        let batches = state.engine.query(&table, sql).await?;
         let encoded = output::encode(batches, format).await?;
         Ok::<_, Error>((format, encoded))
     };

@@ -12,7 +12,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod bins;
+mod carry;
 mod config;
+mod counters;
+mod coverage;
 mod engine;
 mod error;
 mod functions;
@@ -20,16 +24,19 @@ mod guard;
 mod http;
 mod nearest;
 pub mod output;
+mod pauses;
 mod runs;
 mod scan;
 mod session;
+mod sketches;
 mod stream;
 mod tables;
+mod tag_list;
 mod text;
 
 pub use config::QueryConfig;
 pub use engine::QueryEngine;
 pub use error::{Error, Result};
-pub use http::{QueryState, error_response, router};
+pub use http::{QueryState, Tables, error_response, router};
 pub use output::Format;
 pub use stream::QueryStream;

@@ -1,10 +1,12 @@
-//! Answers as bytes: JSON array, NDJSON, CSV, Arrow IPC stream.
+//! Answers as bytes: JSON array, NDJSON, CSV, Arrow IPC stream, Parquet.
 //!
 //! Each encoder turns batch after batch into a chunk, so an answer is never whole in memory.
 //! Times are RFC 3339 in UTC with µs. JSON has no NaN and no infinities: they become null there;
-//! CSV spells them out and Arrow keeps their bits.
+//! CSV spells them out, Arrow and Parquet keep their bits. A Parquet file without its footer is no
+//! file, so one that breaks off cannot be mistaken for a whole one.
 
 mod json;
+mod parquet;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -24,6 +26,9 @@ use futures::{Stream, StreamExt};
 use crate::error::{Error, Result};
 use crate::stream::QueryStream;
 
+/// Values encoded at once: wide rows of long texts would otherwise make chunks without a bound.
+const CELLS_MAX: usize = 64 << 10;
+
 /// An output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -36,6 +41,8 @@ pub enum Format {
     Csv,
     /// An Arrow IPC stream.
     Arrow,
+    /// A Parquet file, sent row group by row group.
+    Parquet,
 }
 
 impl Format {
@@ -49,6 +56,7 @@ impl Format {
             "ndjson" | "jsonl" => Ok(Self::Ndjson),
             "csv" => Ok(Self::Csv),
             "arrow" => Ok(Self::Arrow),
+            "parquet" => Ok(Self::Parquet),
             _ => Err(Error::NoSuchFormat {
                 name: name.chars().take(40).collect(),
             }),
@@ -66,6 +74,7 @@ impl Format {
             "application/x-ndjson" | "application/jsonl" => Some(Self::Ndjson),
             "text/csv" => Some(Self::Csv),
             "application/vnd.apache.arrow.stream" => Some(Self::Arrow),
+            "application/vnd.apache.parquet" => Some(Self::Parquet),
             _ => None,
         });
         known.into_iter().next().unwrap_or_default()
@@ -79,6 +88,7 @@ impl Format {
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv; charset=utf-8; header=present",
             Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
         }
     }
 }
@@ -88,6 +98,8 @@ impl Format {
 pub struct Encoded {
     batches: QueryStream,
     encoder: Option<Encoder>,
+    /// What is left of a batch that is encoded in parts.
+    rest: Option<RecordBatch>,
     ready: VecDeque<Bytes>,
     bytes: u64,
 }
@@ -102,6 +114,7 @@ pub async fn encode(batches: QueryStream, format: Format) -> Result<Encoded> {
     let mut encoded = Encoded {
         batches,
         encoder: Some(encoder),
+        rest: None,
         ready: VecDeque::new(),
         bytes: 0,
     };
@@ -128,9 +141,17 @@ impl Encoded {
             let Some(encoder) = &mut self.encoder else {
                 return Poll::Ready(None);
             };
-            let chunk = match self.batches.poll_next_unpin(cx) {
+            let batch = match self.rest.take() {
+                Some(rest) => Poll::Ready(Some(Ok(rest))),
+                None => self.batches.poll_next_unpin(cx),
+            };
+            let chunk = match batch {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(batch))) => encoder.batch(&batch),
+                Poll::Ready(Some(Ok(batch))) => {
+                    let (part, rest) = cut(batch);
+                    self.rest = rest;
+                    encoder.batch(&part)
+                }
                 Poll::Ready(Some(Err(error))) => Err(error),
                 Poll::Ready(None) => {
                     let last = encoder.end();
@@ -157,6 +178,16 @@ impl Encoded {
     }
 }
 
+/// The part of a batch that is encoded at once, and the others.
+fn cut(batch: RecordBatch) -> (RecordBatch, Option<RecordBatch>) {
+    let rows = (CELLS_MAX / batch.num_columns().max(1)).max(1);
+    if batch.num_rows() <= rows {
+        return (batch, None);
+    }
+    let rest = batch.slice(rows, batch.num_rows() - rows);
+    (batch.slice(0, rows), Some(rest))
+}
+
 impl Stream for Encoded {
     type Item = Result<Bytes>;
 
@@ -178,6 +209,7 @@ enum Encoder {
         schema: SchemaRef,
         writer: Box<StreamWriter<Vec<u8>>>,
     },
+    Parquet(Box<parquet::Groups>),
 }
 
 impl Encoder {
@@ -204,6 +236,10 @@ impl Encoder {
                     writer: Box::new(writer),
                 }
             }
+            Format::Parquet => {
+                let groups = parquet::Groups::new(plain_schema(schema, false))?;
+                Self::Parquet(Box::new(groups))
+            }
         })
     }
 
@@ -222,6 +258,7 @@ impl Encoder {
                 writer.write(&plain(batch, schema)?).map_err(broken)?;
                 Ok(std::mem::take(writer.get_mut()))
             }
+            Self::Parquet(groups) => groups.batch(batch),
         }
     }
 
@@ -245,6 +282,7 @@ impl Encoder {
                 writer.finish().map_err(broken)?;
                 Ok(std::mem::take(writer.get_mut()))
             }
+            Self::Parquet(groups) => groups.end(),
         }
     }
 }

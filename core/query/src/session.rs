@@ -23,6 +23,7 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
+use crate::bins;
 use crate::config::QueryConfig;
 use crate::error::Error;
 use crate::functions::ALLOWED;
@@ -85,6 +86,7 @@ pub(crate) fn template(config: &QueryConfig) -> Result<SessionState> {
         .with_runtime_env(runtime)
         .with_default_features()
         .with_physical_optimizer_rule(Arc::new(crate::runs::AggregateRuns))
+        .with_physical_optimizer_rule(Arc::new(crate::pauses::PauseJoins))
         .build())
 }
 
@@ -152,7 +154,14 @@ impl ContextProvider for Names<'_> {
         .into())
     }
 
-    fn get_table_function_source(&self, _: &str, _: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> Result<Arc<dyn TableSource>> {
+        if name.eq_ignore_ascii_case(bins::NAME) {
+            return bins::source(args, self.state);
+        }
         Err(Error::NotAllowed {
             what: "a table function".to_owned(),
         }

@@ -17,10 +17,12 @@ use stele_format::schema;
 use stele_model::Resolution;
 use stele_table::LedgerRow;
 
+use crate::coverage;
 use crate::scan::{SampleTable, Scope};
+use crate::tag_list;
 
 /// Every table, in the order they are shown.
-pub(crate) const TABLES: [(&str, &str); 6] = [
+pub(crate) const TABLES: [(&str, &str); 8] = [
     (
         "samples",
         "every sample once: metric, tags, ts, value, and summaries where sent",
@@ -36,18 +38,33 @@ pub(crate) const TABLES: [(&str, &str); 6] = [
         "each series with the times of its first and last sample",
     ),
     (
+        "tags",
+        "each tag's name with its number of values and of series",
+    ),
+    (
+        "coverage",
+        "each hour that has data: open, sealed or late, and its rows where known",
+    ),
+    (
         "ledger",
         "each accepted batch that the table has taken in, and when",
     ),
 ];
 
-/// The sources of all tables; `ledger` is empty unless its rows are given.
+/// What the tables hold that are made before planning, because a query names them.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    pub(crate) ledger: Vec<LedgerRow>,
+    pub(crate) coverage: bool,
+}
+
+/// The sources of all tables; `ledger` and `coverage` are empty unless asked for.
 ///
 /// # Errors
-/// When the plan of `series` cannot be built.
+/// When the plan of a view cannot be built.
 pub(crate) fn sources(
     scope: &Arc<Scope>,
-    ledger: Vec<LedgerRow>,
+    named: Named,
 ) -> Result<HashMap<&'static str, Arc<dyn TableSource>>> {
     let source = |provider: Arc<dyn TableProvider>| -> Arc<dyn TableSource> {
         Arc::new(DefaultTableSource::new(provider))
@@ -67,8 +84,15 @@ pub(crate) fn sources(
             ],
         )?
         .build()?;
+    let tags = tag_list::view(series.clone())?;
     tables.insert("series", source(Arc::new(ViewTable::new(series, None))));
-    let ledger = MemTable::try_new(ledger_schema(), vec![vec![ledger_batch(ledger)?]])?;
+    tables.insert("tags", source(Arc::new(ViewTable::new(tags, None))));
+    let windows = named.coverage.then(|| coverage::rows(&scope.view));
+    let windows = Vec::from_iter(windows.transpose()?);
+    let windows = MemTable::try_new(coverage::table_schema(), vec![windows])?;
+    tables.insert("coverage", source(Arc::new(windows)));
+    let ledger = vec![vec![ledger_batch(named.ledger)?]];
+    let ledger = MemTable::try_new(ledger_schema(), ledger)?;
     tables.insert("ledger", source(Arc::new(ledger)));
     Ok(tables)
 }

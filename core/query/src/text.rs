@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Int32Type};
-use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
@@ -21,6 +21,8 @@ use stele_model::tags;
 
 /// Bytes one `||` or `concat` may make: nesting them would otherwise double without end.
 const CONCAT_BYTES_MAX: usize = 8 << 10;
+/// Bytes one `||` or `concat` may make of all rows of one batch, which no pool accounts for.
+const CONCAT_BATCH_BYTES_MAX: usize = 8 << 20;
 /// Dictionaries whose values are remembered by one query.
 const MEMO_MAX: usize = 64;
 
@@ -48,7 +50,13 @@ impl ExprPlanner for Operators {
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         let udf = match expr.op {
             BinaryOperator::LongArrow => &self.tag_value,
-            BinaryOperator::StringConcat if !expr.left.get_type(schema)?.is_nested() => {
+            BinaryOperator::StringConcat => {
+                // Lists that are joined again and again double without end.
+                for side in [&expr.left, &expr.right] {
+                    if side.get_type(schema)?.is_nested() {
+                        return plan_err!("|| joins texts, not lists");
+                    }
+                }
                 &self.concat
             }
             _ => return Ok(PlannerResult::Original(expr)),
@@ -248,6 +256,7 @@ impl ScalarUDFImpl for Concat {
         let parts: Vec<&StringArray> = parts.iter().map(|p| p.as_string::<i32>()).collect();
         let mut out = StringBuilder::new();
         let mut text = String::new();
+        let mut bytes = 0;
         for row in 0..rows {
             text.clear();
             if self.null_wins && parts.iter().any(|part| part.is_null(row)) {
@@ -262,6 +271,13 @@ impl ScalarUDFImpl for Concat {
                     "{} would make {} bytes of text, the limit is {CONCAT_BYTES_MAX}",
                     self.name,
                     text.len()
+                );
+            }
+            bytes += text.len();
+            if bytes > CONCAT_BATCH_BYTES_MAX {
+                return exec_err!(
+                    "{} would make more than {CONCAT_BATCH_BYTES_MAX} bytes of text of {rows} rows",
+                    self.name
                 );
             }
             out.append_value(&text);

@@ -83,6 +83,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
 
     let queries = settings::query_config(&config, options.sketch)?;
     let engine = QueryEngine::new(queries, Arc::clone(&node.clock))?;
+    let queried = tenants.clone();
     let server = Server {
         tenants,
         tenant: tenant.clone(),
@@ -97,7 +98,8 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         )))
         .merge(stele_query::router(QueryState {
             engine: Arc::new(engine),
-            log: Arc::clone(&node.log),
+            tables: Arc::new(move |tenant: &TenantId| queried.get(tenant).log),
+            tenant: tenant.clone(),
         }));
 
     let url = format!("http://{}", listener.local_addr()?);

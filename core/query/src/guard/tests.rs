@@ -145,6 +145,64 @@ fn bombs_are_refused_by_a_limit_with_its_value() {
     }
 }
 
+/// `depth` `WITH` queries, each of which names the one before twice.
+fn doubling(depth: usize) -> String {
+    let twice = (1..depth).map(|i| format!(", q{i} AS (SELECT 1 FROM q{0} a, q{0} b)", i - 1));
+    let twice: String = twice.collect();
+    format!(
+        "WITH q0 AS (SELECT 1 FROM samples){twice} SELECT 1 FROM q{}",
+        depth - 1
+    )
+}
+
+#[test]
+fn with_queries_are_weighed_where_they_are_named() {
+    // 1, 2, 4, 8 and 16 scans, which are 31 where they stand and 16 where the last is named.
+    assert_eq!(kind_of(&doubling(5)), None);
+    let (kind, message) = kind_of(&doubling(6)).expect("refused");
+    assert_eq!(kind, ErrorKind::Unexecutable);
+    assert!(message.contains("95 scans, the limit is 64"), "{message}");
+    // A name of an outer query is known in an inner one.
+    let inner = format!("SELECT * FROM ({}) t", doubling(6));
+    assert!(kind_of(&inner).is_some());
+}
+
+#[test]
+fn lists_are_made_where_nothing_repeats_them() {
+    for sql in [
+        "SELECT metric, array_agg(value ORDER BY ts) FROM samples GROUP BY metric",
+        "SELECT * FROM (SELECT string_agg(tags, ',') AS t FROM samples) x",
+        "SELECT a.value FROM samples a, samples b",
+    ] {
+        assert_eq!(kind_of(sql), None, "{sql}");
+    }
+    for sql in [
+        "SELECT array_agg(a.value) FROM samples a JOIN samples b ON a.ts = b.ts",
+        "SELECT value FROM samples WHERE value IN (SELECT max(l) FROM (SELECT array_agg(value) AS l FROM samples) x)",
+        "SELECT ARRAY_AGG(value) OVER () FROM samples",
+        "SELECT \"array_agg\"(value), row_number() OVER () FROM samples",
+    ] {
+        let (kind, message) = kind_of(sql).unwrap_or_else(|| panic!("let through: {sql}"));
+        assert_eq!(kind, ErrorKind::InvalidQuery, "{message}");
+    }
+}
+
+#[test]
+fn bins_is_the_one_function_in_from() {
+    assert_eq!(kind_of("SELECT * FROM bins(a, b, c)"), None);
+    assert_eq!(
+        kind_of("SELECT * FROM BINS(a, b, c) x, bins(a, b, c)"),
+        None
+    );
+    for sql in [
+        "SELECT * FROM public.bins(a, b, c)",
+        "SELECT * FROM bin(a, b, c)",
+        "SELECT * FROM LATERAL bins(a, b, c)",
+    ] {
+        assert!(kind_of(sql).is_some(), "{sql}");
+    }
+}
+
 #[test]
 fn text_that_is_no_sql_is_the_senders_fault() {
     for sql in [

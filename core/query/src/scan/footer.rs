@@ -184,8 +184,7 @@ impl Footers {
         file: &FileEntry,
         cost: &Cost,
     ) -> Result<Arc<Footer>> {
-        // Data file names are digests of their content, so a path never changes its meaning.
-        let key = store.path(&keys::data_file(&file.path)).to_string();
+        let key = cache_key(store, file);
         if let Some(footer) = self.cache().get(&key) {
             return Ok(footer);
         }
@@ -238,10 +237,17 @@ impl Footers {
         known().insert(row_group, Some(Arc::clone(&tags)));
         let size = arrow::array::Array::get_array_memory_size(tags.as_ref());
         let mut cache = self.cache();
-        cache.charge(store.path(&key).as_ref(), size);
+        cache.charge(&cache_key(store, file), size);
         cache.shrink(self.bytes_max);
         Ok(Some(tags))
     }
+}
+
+/// A footer's key: the full path, which spells the tenant, and the digest that the tenant's log
+/// names. So a hit is what a fetch would bring, whatever stores and tenants share the cache.
+fn cache_key(store: &TenantStore, file: &FileEntry) -> String {
+    let path = store.path(&keys::data_file(&file.path));
+    format!("{path}#{}", file.stats.footer_digest)
 }
 
 pub(crate) fn damaged(path: &str, why: &dyn std::fmt::Display) -> Error {

@@ -57,8 +57,25 @@ impl Fixture {
         let clock = ManualClock::new(us("2026-11-22T12:30:00Z"));
         let memory = MemoryStore::new(clock.clone());
         let requests = CountingStore::new(Arc::new(memory));
+        let engine = QueryEngine::new(config, Arc::new(clock.clone())).expect("a valid config");
+        Self::over(requests, clock, Arc::new(engine), &TenantId::default())
+    }
+
+    /// Another tenant of the same store and the same engine.
+    pub fn tenant(&self, name: &str) -> Self {
+        let tenant = name.parse().expect("a tenant's name");
+        let (requests, clock) = (self.requests.clone(), self.clock.clone());
+        Self::over(requests, clock, Arc::clone(&self.engine), &tenant)
+    }
+
+    fn over(
+        requests: CountingStore,
+        clock: ManualClock,
+        engine: Arc<QueryEngine>,
+        tenant: &TenantId,
+    ) -> Self {
         let tier = Tier::from_store(Arc::new(requests.clone()), "", "memory://test");
-        let store = tier.tenant(&TenantId::default());
+        let store = tier.tenant(tenant);
         let log = TableLog::new(store.clone(), Default::default(), Arc::new(clock.clone()));
         let log = Arc::new(log);
         let compactor = Compactor::new(
@@ -68,14 +85,13 @@ impl Fixture {
             Arc::new(clock.clone()),
             Arc::new(SeededIds::new(7)),
         );
-        let engine = QueryEngine::new(config, Arc::new(clock.clone())).expect("a valid config");
         Self {
             clock,
             requests,
             store,
             log,
             compactor: Arc::new(compactor),
-            engine: Arc::new(engine),
+            engine,
         }
     }
 
@@ -133,9 +149,11 @@ impl Fixture {
     }
 
     pub fn state(&self) -> QueryState {
+        let log = Arc::clone(&self.log);
         QueryState {
             engine: Arc::clone(&self.engine),
-            log: Arc::clone(&self.log),
+            tables: Arc::new(move |_: &TenantId| Arc::clone(&log)),
+            tenant: TenantId::default(),
         }
     }
 

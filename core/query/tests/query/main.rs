@@ -5,11 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bench;
+mod covered;
 mod exact;
 mod fixture;
 mod guarded;
+mod hostile;
 mod plans;
 mod requests;
 mod simulated;
 mod slt;
+mod tenants;
 mod web;

@@ -10,7 +10,14 @@ use crate::fixture::{Fixture, Made, Stage, us};
 async fn every_table_describes_itself() {
     let fixture = Fixture::new();
     let mut seen = String::new();
-    for table in ["samples", "rollup_60s", "series", "ledger"] {
+    for table in [
+        "samples",
+        "rollup_60s",
+        "series",
+        "tags",
+        "coverage",
+        "ledger",
+    ] {
         let text = fixture
             .text(&format!("DESCRIBE {table}"), Format::Csv)
             .await;

@@ -18,6 +18,9 @@ use crate::fixture::config;
 const EVERY: u64 = 20;
 const SEEDS: u64 = 2_000;
 
+/// Reads one number of a bin.
+type Value = fn(&Aggregate) -> f64;
+
 async fn batches(outcome: &Outcome, sql: &str) -> Vec<RecordBatch> {
     use futures::StreamExt;
     let clock = Arc::new(ManualClock::new(outcome.now_us));
@@ -93,7 +96,7 @@ async fn rollups_agree(seed: u64, outcome: &Outcome, resolution: Resolution, wan
                 "{at}"
             );
             // A bin of nothing but NaN has no values.
-            let fields: [(&str, fn(&Aggregate) -> f64); 7] = [
+            let fields: [(&str, Value); 7] = [
                 ("sum", |a| a.sum),
                 ("min", |a| a.min),
                 ("max", |a| a.max),

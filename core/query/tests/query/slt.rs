@@ -91,3 +91,23 @@ async fn tags_hold_at_every_stage() {
 async fn the_dialect_holds_at_every_stage() {
     run("dialect.slt").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quantiles_hold_at_every_stage() {
+    run("quantiles.slt").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_hold_at_every_stage() {
+    run("counters.slt").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bins_zones_and_gaps_hold_at_every_stage() {
+    run("time.slt").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_recipes_hold_at_every_stage() {
+    run("recipes.slt").await;
+}

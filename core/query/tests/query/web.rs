@@ -1,10 +1,12 @@
 //! `/sql` as a client sees it.
 
-use axum::body::Body;
+use arrow::record_batch::RecordBatch;
+use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use futures::StreamExt;
-use stele_query::{QueryConfig, router};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use stele_query::{Format, QueryConfig, router};
 use tower::ServiceExt;
 
 use crate::fixture::{Fixture, Made, Stage, config, us};
@@ -95,6 +97,89 @@ async fn arrow_keeps_what_json_cannot_say() {
     assert_eq!(values, want);
 }
 
+async fn parquet_batches(fixture: &Fixture, sql: &str) -> (Bytes, Vec<RecordBatch>) {
+    let request = Request::post("/sql")
+        .header(header::ACCEPT, "application/vnd.apache.parquet")
+        .body(Body::from(sql.to_owned()))
+        .expect("a request");
+    let response = send(fixture, request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let content_type = &response.headers()[header::CONTENT_TYPE];
+    assert_eq!(content_type, "application/vnd.apache.parquet");
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX);
+    let bytes = bytes.await.expect("a body");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).expect("Parquet");
+    let reader = reader.build().expect("Parquet");
+    (bytes, reader.map(|batch| batch.expect("a batch")).collect())
+}
+
+fn total(batches: &[RecordBatch]) -> usize {
+    batches.iter().map(RecordBatch::num_rows).sum()
+}
+
+#[tokio::test]
+async fn parquet_holds_what_arrow_holds() {
+    let fixture = Fixture::at(Stage::Mixed).await;
+    for sql in [
+        "SELECT * FROM samples ORDER BY metric, tags, ts",
+        "SELECT * FROM rollup_60s ORDER BY metric, tags, ts",
+        "SELECT * FROM ledger ORDER BY batch",
+        "SELECT metric, array_agg(value ORDER BY ts) AS l FROM samples GROUP BY metric ORDER BY metric",
+        "SELECT ts AT TIME ZONE 'Europe/Zurich' AS local, NULL AS nothing FROM samples ORDER BY ts",
+        "SELECT metric, ts FROM samples WHERE metric = 'none'",
+    ] {
+        let (_, got) = parquet_batches(&fixture, sql).await;
+        let arrow = fixture
+            .encoded(sql, Format::Arrow)
+            .await
+            .expect("an answer");
+        let reader = arrow::ipc::reader::StreamReader::try_new(arrow.as_slice(), None);
+        let want: Vec<_> = reader
+            .expect("IPC")
+            .map(|batch| batch.expect("a batch"))
+            .collect();
+        assert_eq!(total(&got), total(&want), "{sql}");
+        let shown = |batches: &[RecordBatch]| {
+            let text = arrow::util::pretty::pretty_format_batches(batches);
+            text.expect("shown").to_string()
+        };
+        if total(&want) > 0 {
+            assert_eq!(shown(&got), shown(&want), "{sql}");
+        }
+    }
+    let sql = "SELECT INTERVAL '1 month' AS step";
+    let request = Request::post("/sql?format=parquet");
+    let response = send(&fixture, request.body(Body::from(sql)).expect("a request")).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert!(
+        body(response)
+            .await
+            .contains("column \\\"step\\\" holds intervals")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parquet_comes_in_row_groups_and_within_the_cap_of_bytes() {
+    let fixture = many_rows(5_000_000).await;
+    let (bytes, batches) = parquet_batches(&fixture, "SELECT * FROM samples").await;
+    assert_eq!(total(&batches), 400_000);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("Parquet");
+    let groups = reader.metadata().row_groups();
+    assert!(groups.len() > 2, "{} row groups", groups.len());
+    assert!(groups.iter().all(|group| group.num_rows() <= 131_072));
+
+    let fixture = Fixture::with(QueryConfig {
+        bytes_max: 1_000,
+        ..config()
+    });
+    fixture.put_all(&crate::fixture::hand_made()).await;
+    let error = fixture
+        .encoded("SELECT * FROM samples", Format::Parquet)
+        .await;
+    let error = error.expect_err("over the cap").to_string();
+    assert!(error.contains("more than 1000 bytes"), "{error}");
+}
+
 #[tokio::test]
 async fn an_answer_without_rows_is_still_an_answer() {
     let fixture = Fixture::at(Stage::L0).await;
@@ -116,6 +201,8 @@ async fn a_tenant_without_data_has_empty_tables() {
         "rollup_15m",
         "rollup_60m",
         "series",
+        "tags",
+        "coverage",
         "ledger",
     ] {
         let response = send(&fixture, post(&format!("SELECT * FROM {table}"))).await;
@@ -183,11 +270,10 @@ async fn a_store_that_cannot_be_read_is_unavailable_and_tells_no_path() {
     assert!(!text.contains("parquet"), "{text}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_breaks_off_never_ends_cleanly() {
-    // 400,000 rows of JSON are far more than what is held back, and over the cap of rows.
+/// 400,000 rows: far more than what is held back.
+async fn many_rows(rows_max: u64) -> Fixture {
     let fixture = Fixture::with(QueryConfig {
-        rows_max: 300_000,
+        rows_max,
         ..config()
     });
     let start = us("2026-11-22T10:00:00Z");
@@ -199,7 +285,22 @@ async fn a_body_that_breaks_off_never_ends_cleanly() {
         }
         fixture.put(made.0).await;
     }
-    let response = send(&fixture, post("SELECT * FROM samples")).await;
+    fixture
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_breaks_off_never_ends_cleanly() {
+    let fixture = many_rows(300_000).await;
+    for (format, end) in [("json", &b"]\n"[..]), ("parquet", b"PAR1")] {
+        breaks_off(&fixture, format, end).await;
+    }
+}
+
+/// A body over the cap of rows has a beginning and an error, and never the bytes of an end.
+async fn breaks_off(fixture: &Fixture, format: &str, end: &[u8]) {
+    let request = Request::post(format!("/sql?format={format}"));
+    let request = request.body(Body::from("SELECT * FROM samples"));
+    let response = send(fixture, request.expect("a request")).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.headers().get(header::CONTENT_LENGTH).is_none());
     let mut chunks = response.into_body().into_data_stream();
@@ -207,11 +308,11 @@ async fn a_body_that_breaks_off_never_ends_cleanly() {
     while let Some(chunk) = chunks.next().await {
         assert!(last.is_none(), "a chunk after the failure");
         match chunk {
-            Ok(bytes) => assert!(!bytes.ends_with(b"]\n"), "the array was closed"),
+            Ok(bytes) => assert!(!bytes.ends_with(end), "{format}: it was closed"),
             Err(error) => last = Some(error),
         }
     }
-    assert!(last.is_some(), "the body ended cleanly");
+    assert!(last.is_some(), "{format}: the body ended cleanly");
 }
 
 #[tokio::test]
