@@ -14,13 +14,17 @@ use stele_wire::{Decoded, Error as WireError};
 
 use crate::error::Error;
 use crate::native::answer;
-use crate::reply::error_response;
+use crate::reply::{error_response, with_retry_after};
 use crate::state::{Accepted, IngestState};
 
 pub(crate) async fn import(State(state): State<IngestState>, request: Request) -> Response {
     match accept(&state, request).await {
         Ok(accepted) => answer(&accepted),
-        Err(error) => error_response(error.kind(), &error.to_string()),
+        Err(error) => {
+            let mut response = error_response(error.kind(), &error.to_string());
+            with_retry_after(&mut response, &error);
+            response
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use stele_model::Limits;
 use stele_wire::{Decoded, librato};
 
 use crate::error::Error;
-use crate::reply::{empty, failure, json_reply};
+use crate::reply::{empty, failure, json_reply, with_retry_after};
 use crate::state::{Accepted, IngestState};
 use crate::write::with_receipt;
 
@@ -70,7 +70,9 @@ fn answer(accepted: Result<Accepted, Error>, status: u16) -> Response {
         Ok(accepted) => accepted,
         Err(error) => {
             let kind = error.kind();
-            return failure(kind, librato::error(kind, &error.to_string()));
+            let mut response = failure(kind, librato::error(kind, &error.to_string()));
+            with_retry_after(&mut response, &error);
+            return response;
         }
     };
     let rejections = &accepted.rejections;

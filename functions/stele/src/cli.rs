@@ -76,7 +76,8 @@ impl Target {
 /// `stele serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Address to listen on; only loopback is accepted [default: 127.0.0.1:8686].
+    /// Address to listen on; anything but loopback needs a token in the store
+    /// [default: 127.0.0.1:8686].
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
     /// A directory, file:///…, s3://bucket/prefix (with AWS_* variables) or memory://

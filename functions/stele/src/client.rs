@@ -28,7 +28,10 @@ async fn checked(response: Response) -> anyhow::Result<Response> {
     let body = response.text().await.unwrap_or_default();
     let message = serde_json::from_str::<Value>(&body)
         .ok()
-        .and_then(|v| Some(v.get("error")?.as_str()?.to_owned()))
+        .and_then(|v| {
+            let error = v.get("error")?;
+            Some(error.get("message").unwrap_or(error).as_str()?.to_owned())
+        })
         .unwrap_or(body);
     bail!("{status}: {}", crate::output::escape(message.trim()));
 }

@@ -9,13 +9,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use stele_format::l0;
 use stele_import::{Columns, Format, Mark, Part, Settings, TimeUnit};
-use stele_ingest::Ingestor;
 use stele_model::{Clock, Limits, Rejection, Rows};
 use stele_runtime::{Config, SystemClock};
 
 use crate::cli::{FileForm, ImportArgs};
 use crate::client::Client;
 use crate::commands::{client, open};
+use crate::node::Node;
 use crate::output;
 
 /// Refused items shown per file.
@@ -25,7 +25,7 @@ const QUIET_PROGRESS: Duration = Duration::from_secs(10);
 
 /// Where the samples go.
 enum Sink {
-    Store(Box<Ingestor>),
+    Store(Box<Node>),
     Server(Client),
     Nowhere,
 }
@@ -62,7 +62,7 @@ struct FileReport {
 pub async fn run(args: ImportArgs, config: Config) -> anyhow::Result<ExitCode> {
     let sink = match (&args.target.store, args.dry_run) {
         (_, true) => Sink::Nowhere,
-        (Some(_), _) => Sink::Store(Box::new(Ingestor::new(open(&args.target, &config)?.store))),
+        (Some(_), _) => Sink::Store(Box::new(open(&args.target, &config)?)),
         (None, _) => Sink::Server(client(&args.target, &config)),
     };
     let mut reports = Vec::new();
@@ -197,11 +197,11 @@ async fn store(
     let count = rows.len() as u64;
     match sink {
         Sink::Nowhere => report.done.accepted += count,
-        Sink::Store(ingestor) => {
+        Sink::Store(node) => {
             if let Some(rank) = correct {
                 stele_import::rank(&mut rows, rank);
             }
-            ingestor.accept(rows).await?;
+            node.ingestor.accept(rows).await?;
             report.done.accepted += count;
         }
         Sink::Server(client) => send(client, rows, correct, report).await?,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stele_compact::{Compactor, Options};
+use stele_ingest::{GroupLimits, Ingestor};
 use stele_model::{Clock, Ids, TenantId};
 use stele_runtime::{RandomIds, SystemClock};
 use stele_store::{TenantStore, Tier};
@@ -15,6 +16,8 @@ pub struct Node {
     pub store: TenantStore,
     /// Its table, with the newest state this process has seen.
     pub log: Arc<TableLog>,
+    /// Accepts its batches; those of requests side by side share objects.
+    pub ingestor: Arc<Ingestor>,
     /// Its compactor.
     pub compactor: Arc<Compactor>,
     /// The wall clock.
@@ -36,6 +39,11 @@ impl Node {
             log_options,
             Arc::clone(&clock),
         ));
+        let group = stele_ingest::Options {
+            group: Some(GroupLimits::default()),
+            ..Default::default()
+        };
+        let ingestor = Arc::new(Ingestor::with_options(store.clone(), group));
         let compactor = Arc::new(Compactor::new(
             store.clone(),
             Arc::clone(&log),
@@ -46,6 +54,7 @@ impl Node {
         Self {
             store,
             log,
+            ingestor,
             compactor,
             clock,
         }

@@ -12,8 +12,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use stele_http::{IngestState, error_response, ingest_router};
-use stele_ingest::Ingestor;
+use stele_auth::Tokens;
+use stele_http::{Gate, IngestState, error_response, ingest_router};
+use stele_ingest::Quotas;
 use stele_model::{Clock, ErrorKind, Ids, Limits, TenantId};
 use stele_query::{QueryEngine, QueryState};
 use stele_runtime::{Config, RandomIds, SystemClock, telemetry};
@@ -45,7 +46,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     telemetry::init(form, config.log.as_deref(), config.secrets())?;
     let options = settings::compact_options(&config, args.seal_delay, args.no_sketch);
     settings::check(&options, &config)?;
-    let listener = listen(&args, &config).await?;
+    let address = address(&args, &config)?;
     let tenant = settings::tenant(args.tenant.as_deref(), &config)?;
     let store = settings::store(args.store.as_deref(), &config);
     let tier = Tier::open(&store, &config.aws)?;
@@ -53,6 +54,9 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         .probe(SystemClock.now_us(), &RandomIds.operation_id())
         .await?;
     tracing::info!(store = tier.url(), ?report, "the store passed the probe");
+    let gate = gate(address, &tier, &tenant).await?;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
     // Connections of an HTTP client live on the runtime that opened them; the jobs' runtime is
     // busy for seconds at a time, so it gets a client of its own.
     let jobs_tier = if store.starts_with("memory:") {
@@ -71,36 +75,19 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         Periods::new(&config),
         stopped.clone(),
     )?;
-    let ingestor = Arc::new(Ingestor::new(node.store.clone()));
     let recorder = (args.host_metrics || config.host_metrics == Some(true)).then(|| {
-        let (ingestor, clock, stopped) = (
-            Arc::clone(&ingestor),
-            Arc::clone(&node.clock),
-            stopped.clone(),
-        );
-        tokio::spawn(async move { host_metrics::run(&ingestor, &*clock, stopped).await })
+        let (node, stopped) = (node.clone(), stopped.clone());
+        tokio::spawn(async move { host_metrics::run(&node.ingestor, &*node.clock, stopped).await })
     });
-
     let queries = settings::query_config(&config, options.sketch)?;
     let engine = QueryEngine::new(queries, Arc::clone(&node.clock))?;
-    let queried = tenants.clone();
     let server = Server {
         tenants,
         tenant: tenant.clone(),
         jobs,
         seal_delay_us: options.seal_delay_us,
     };
-    let app = admin_router(server)
-        .merge(ingest_router(IngestState::new(
-            ingestor,
-            Arc::clone(&node.clock),
-            Limits::default(),
-        )))
-        .merge(stele_query::router(QueryState {
-            engine: Arc::new(engine),
-            tables: Arc::new(move |tenant: &TenantId| queried.get(tenant).log),
-            tenant: tenant.clone(),
-        }));
+    let app = gate.guard(router(server, engine, &config));
 
     let url = format!("http://{}", listener.local_addr()?);
     tracing::info!(%url, store = tier.url(), tenant = %tenant, "listening on {url}");
@@ -118,25 +105,56 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Binds the address; anything but loopback is refused while there is no authentication.
-async fn listen(args: &ServeArgs, config: &Config) -> anyhow::Result<TcpListener> {
+/// Everything that is served, before the gate.
+fn router(server: Server, engine: QueryEngine, config: &Config) -> Router {
+    let (of_ingest, of_logs) = (server.tenants.clone(), server.tenants.clone());
+    let of_query = server.tenants.clone();
+    let tenant = server.tenant.clone();
+    let ingest = IngestState::for_tenants(
+        Box::new(move |tenant: &TenantId| of_ingest.get(tenant).ingestor),
+        Some(Arc::new(Quotas::new(settings::quotas(config)))),
+        Arc::new(SystemClock),
+        Limits::default(),
+    );
+    let logs = move |tenant: &TenantId| of_logs.get(tenant).log;
+    admin_router(server)
+        .merge(ingest_router(ingest))
+        .merge(stele_protect::receipts_router(Arc::new(logs)))
+        .merge(stele_query::router(QueryState {
+            engine: Arc::new(engine),
+            tables: Arc::new(move |tenant: &TenantId| of_query.get(tenant).log),
+            tenant,
+        }))
+}
+
+/// Who may come in: whoever shows a token when the store holds one, else loopback alone. That is
+/// decided once: revoking the last token must not open a server.
+async fn gate(address: SocketAddr, tier: &Tier, tenant: &TenantId) -> anyhow::Result<Gate> {
+    let tokens = Tokens::new(tier.control(), Arc::new(SystemClock));
+    let active = tokens.active().await?;
+    if active > 0 {
+        tracing::info!(active, "requests need a token");
+        return Ok(Gate::tokens(Arc::new(tokens)));
+    }
+    anyhow::ensure!(
+        address.ip().is_loopback(),
+        "{address} is not loopback, and {} holds no valid token: make one with `stele token create`",
+        tier.url()
+    );
+    tracing::info!("requests need no token, and must be addressed to loopback, until a restart");
+    Ok(Gate::loopback(tenant.clone()))
+}
+
+/// The address of the flag, the environment or the default.
+fn address(args: &ServeArgs, config: &Config) -> anyhow::Result<SocketAddr> {
     let text = args
         .listen
         .as_deref()
         .or(config.listen.as_deref())
         .unwrap_or(settings::LISTEN);
     let text = text.replace("localhost:", "127.0.0.1:");
-    let address: SocketAddr = text
-        .parse()
-        .with_context(|| format!("{text:?} is not an address such as 127.0.0.1:8686"))?;
-    anyhow::ensure!(
-        address.ip().is_loopback(),
-        "{address} is not loopback; this version has no authentication, so it listens on 127.0.0.1 \
-         or [::1] only (put an authenticating proxy in front)"
-    );
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+    text.parse()
+        .with_context(|| format!("{text:?} is not an address such as 127.0.0.1:8686"))
 }
 
 async fn serve(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use stele_compact::{Budget, Options};
+use stele_ingest::QuotaOptions;
 use stele_model::TenantId;
 use stele_query::QueryConfig;
 use stele_runtime::Config;
@@ -90,6 +91,15 @@ pub fn budget(config: &Config) -> Budget {
     Budget {
         memory_bytes: config.budgets.compact_memory_bytes,
         ..Budget::unlimited()
+    }
+}
+
+/// What each tenant may send.
+pub fn quotas(config: &Config) -> QuotaOptions {
+    QuotaOptions {
+        samples_per_sec: config.quota_samples_per_sec,
+        series_active_max: config.quota_series,
+        ..QuotaOptions::default()
     }
 }
 
