@@ -32,8 +32,22 @@ pub(crate) enum Error {
     Decode(#[from] stele_wire::Error),
     #[error("the samples could not be stored; nothing is acknowledged, send them again")]
     Ingest(#[source] stele_ingest::Error),
+    /// What the sender did with its key.
+    #[error(transparent)]
+    Key(stele_ingest::Error),
     #[error("the request's work ended unexpectedly")]
     Worker(#[source] tokio::task::JoinError),
+}
+
+impl From<stele_ingest::Error> for Error {
+    fn from(source: stele_ingest::Error) -> Self {
+        match source {
+            stele_ingest::Error::KeyText { .. }
+            | stele_ingest::Error::KeyReused
+            | stele_ingest::Error::KeyOld { .. } => Self::Key(source),
+            source => Self::Ingest(source),
+        }
+    }
 }
 
 impl Error {
@@ -46,7 +60,7 @@ impl Error {
                 ErrorKind::Malformed
             }
             Self::Decode(source) => source.kind(),
-            Self::Ingest(source) => source.kind(),
+            Self::Ingest(source) | Self::Key(source) => source.kind(),
             Self::Worker(_) => ErrorKind::Internal,
         }
     }

@@ -11,6 +11,7 @@
 mod body;
 mod clients;
 mod error;
+mod idempotency;
 mod import;
 mod native;
 mod reply;

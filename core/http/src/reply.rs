@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde_json::json;
 use stele_model::ErrorKind;
 
-/// Names the batch that holds a request's accepted samples; the ledger knows it by this digest.
+/// Names the batch that holds a request's accepted samples: a [`stele_model::ReceiptId`].
 pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("stele-receipt");
 
 /// After how many seconds a request that may succeed later is worth sending again.

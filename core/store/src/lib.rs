@@ -22,5 +22,5 @@ mod tier;
 pub use error::{Error, Result};
 pub use local::DurableLocal;
 pub use probe::{Capability, ProbeReport};
-pub use tenant::{L0Object, ObjectInfo, Put, TenantStore};
+pub use tenant::{L0Object, ObjectInfo, Put, Stored, TenantStore};
 pub use tier::Tier;

@@ -41,6 +41,15 @@ pub enum Put {
     Other(Bytes),
 }
 
+/// What a key holds, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The object's bytes.
+    pub bytes: Bytes,
+    /// When the store says it was written, µs since the epoch.
+    pub modified_us: i64,
+}
+
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -97,6 +106,25 @@ impl TenantStore {
     /// [`Error::Unknown`] when no attempt could be resolved: the object may still appear.
     /// [`Error::Request`] when the store refused for good and the key is absent.
     pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
+        let (put, _) = self.create(key, bytes).await?;
+        Ok(put)
+    }
+
+    /// Creates `key` as [`Self::put_new`] does. When it holds other bytes, answers them and the
+    /// store's time of the object, without another request.
+    ///
+    /// # Errors
+    /// As [`Self::put_new`].
+    pub async fn put_or_get(&self, key: &str, bytes: Bytes) -> Result<Option<Stored>> {
+        let (put, modified_us) = self.create(key, bytes).await?;
+        Ok(match put {
+            Put::Created | Put::Same => None,
+            Put::Other(bytes) => Some(Stored { bytes, modified_us }),
+        })
+    }
+
+    /// The outcome, and the store's time of an object that was read back (else 0).
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<(Put, i64)> {
         let path = self.path(key);
         let mut attempt = 0;
         loop {
@@ -105,15 +133,23 @@ impl TenantStore {
             let put = self.tier.store();
             let put = put.put_opts(&path, bytes.clone().into(), options).await;
             let Err(failure) = put else {
-                return Ok(Put::Created);
+                return Ok((Put::Created, 0));
             };
-            let failure = match self.get_opt(key).await {
-                Ok(Some(found)) if found == bytes => return Ok(Put::Same),
-                Ok(Some(found)) => return Ok(Put::Other(found)),
-                Ok(None) if refused_for_good(&failure) => {
+            let failure = match self.get_stored(key).await {
+                Ok(Stored {
+                    bytes: found,
+                    modified_us,
+                }) => {
+                    let put = match found == bytes {
+                        true => Put::Same,
+                        false => Put::Other(found),
+                    };
+                    return Ok((put, modified_us));
+                }
+                Err(Error::NotFound { .. }) if refused_for_good(&failure) => {
                     return Err(Error::request("put", key, failure));
                 }
-                Ok(None) => failure,
+                Err(Error::NotFound { .. }) => failure,
                 Err(Error::Request { source, .. }) => *source,
                 Err(other) => return Err(other),
             };
@@ -133,10 +169,17 @@ impl TenantStore {
     /// # Errors
     /// [`Error::NotFound`] when there is none; [`Error::Request`] when the read failed.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
+        let stored = self.get_stored(key).await?;
+        Ok(stored.bytes)
+    }
+
+    async fn get_stored(&self, key: &str) -> Result<Stored> {
         let answer = self.tier.store().get(&self.path(key)).await;
         let answer = answer.map_err(|e| Error::request("get", key, e))?;
+        let modified_us = answer.meta.last_modified.timestamp_micros();
         let bytes = answer.bytes().await;
-        bytes.map_err(|e| Error::request("get", key, e))
+        let bytes = bytes.map_err(|e| Error::request("get", key, e))?;
+        Ok(Stored { bytes, modified_us })
     }
 
     /// The whole object, or `None` when there is none.
