@@ -18,12 +18,19 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error> 
     Ok(Some(IdempotencyKey::new(text)?))
 }
 
-/// What decides, beside the body, which samples a request makes: its route and the precision of
-/// its timestamps.
+/// Parameters that decide which samples a body makes.
+const PARAMETERS: [&str; 2] = ["precision", "correct"];
+
+/// What decides, beside the body, which samples a request makes: its route, and the parameters
+/// that change their meaning.
 pub(crate) fn meaning(uri: &Uri) -> String {
     let query = uri.query().unwrap_or_default();
-    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-    let precision = pairs.find(|(name, _)| name == "precision");
-    let precision = precision.map_or_else(String::new, |(_, value)| value.into_owned());
-    format!("{}?precision={precision}", uri.path())
+    let mut meaning = uri.path().to_owned();
+    for parameter in PARAMETERS {
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        let value = pairs.find(|(name, _)| name == parameter);
+        let value = value.map_or_else(String::new, |(_, value)| value.into_owned());
+        meaning.push_str(&format!("?{parameter}={value}"));
+    }
+    meaning
 }

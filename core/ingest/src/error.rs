@@ -41,7 +41,7 @@ pub enum Error {
         bytes_max: usize,
     },
     /// The key came with another body before.
-    #[error("the Idempotency-Key was used with another body, route or precision before")]
+    #[error("the Idempotency-Key was used with another body, route or parameter before")]
     KeyReused,
     /// The key is too old to be sent again.
     #[error(
