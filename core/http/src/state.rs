@@ -178,7 +178,7 @@ impl IngestState {
         let prepare = move |unpacked: Bytes, received_us| {
             let decoded = decode(&unpacked, received_us, &limits)?;
             drop(unpacked);
-            Ok((Prepared::new(decoded.rows), decoded.rejections))
+            Ok::<_, Error>((Prepared::new(decoded.rows), decoded.rejections))
         };
         let ingestor = &self.inner.ingestor;
         let ((prepared, rejections), _flight) = match key {

@@ -145,7 +145,7 @@ async fn a_receipt_tells_where_its_batch_is_through_its_whole_life() {
     let operation = absorbed["operation"].as_str().unwrap();
     assert_eq!(absorbed["ledger"], format!("ledger/{operation}.json.zst"));
     let entry = world.log.entry(absorbed["version"].as_u64().unwrap()).await;
-    assert_eq!(entry.unwrap().unwrap().operation, operation);
+    assert_eq!(entry.unwrap().unwrap().operation(), operation);
     // Enough commits that the ledger is merged by day.
     for n in 0..25 {
         world.accept(DAY0 + 8 * HOUR_US + n).await;
@@ -175,7 +175,7 @@ async fn a_batch_in_a_group_is_found_by_opening_only_objects_over_its_day() {
     let yesterday = ["d", "e"].map(|metric| batch(sample(metric, DAY0 - HOUR_US)));
     world.put_group(&yesterday).await;
     for one in &batches {
-        world.requests.take();
+        drop(world.requests.take());
         let found = find_batch(&world.log, id(one)).await.unwrap();
         assert_eq!(found, BatchState::L0 { object: group });
         let gets = world.requests.take().into_iter().map(|request| request.key);
