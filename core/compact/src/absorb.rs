@@ -171,7 +171,7 @@ impl Compactor {
             match l0::decode(bytes) {
                 Ok(batches) => {
                     let rows = batches.iter().map(|batch| batch.rows.len()).sum();
-                    decoded_bytes += batches.iter().map(|b| bytes_of(&b.rows)).sum::<u64>();
+                    decoded_bytes += batches.iter().map(|b| b.rows.memory_bytes()).sum::<u64>();
                     opened.push(Opened { object, batches });
                     pace.after(rows).await;
                 }
@@ -303,17 +303,6 @@ const STORED_BYTES_PER_ROW: u64 = 4;
 /// The UTC day of the greatest timestamp: where the ledger files a batch.
 fn day_of(rows: &Rows) -> Day {
     Day::of(rows.ts_range_us().map_or(0, |(_, last)| last))
-}
-
-/// What decoded rows take in memory.
-fn bytes_of(rows: &Rows) -> u64 {
-    let text = rows
-        .series
-        .iter()
-        .map(|s| 48 + s.metric.len() + s.tags.len())
-        .sum::<usize>();
-    let fixed = size_of_val(rows.rows.as_slice()) + size_of_val(rows.extras.as_slice());
-    (text + fixed) as u64
 }
 
 /// How a commit would state the batches of one object. A batch that another object of the round

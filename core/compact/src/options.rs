@@ -18,6 +18,9 @@ pub struct Options {
     pub sweep_grace_us: i64,
     /// How long a superseded table file or log entry is kept, µs.
     pub history_us: i64,
+    /// How long the marker of an idempotency key is kept, µs by the store's clock. Twice as long
+    /// as ingest accepts the key, so that no attempt with it can be under way any more.
+    pub marker_keep_us: i64,
     /// A data file is split beyond this size, and not merged further above half of it.
     pub target_file_bytes: u64,
     /// Heads kept by sweep, newest first.
@@ -35,6 +38,7 @@ impl Default for Options {
             sketch: true,
             sweep_grace_us: 15 * MINUTE_US,
             history_us: 24 * HOUR_US,
+            marker_keep_us: 48 * HOUR_US,
             target_file_bytes: 64 << 20,
             heads_kept: 20,
             attempts_max: 8,

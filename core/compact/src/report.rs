@@ -147,6 +147,8 @@ pub struct SweepReport {
     pub entries_deleted: u64,
     /// Old heads deleted.
     pub heads_deleted: u64,
+    /// Markers of idempotency keys deleted.
+    pub markers_deleted: u64,
     /// Commits that note what is gone.
     pub commits: u64,
     /// L0 objects that are superseded but still within the grace.

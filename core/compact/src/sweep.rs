@@ -9,7 +9,8 @@
 //! - a table file that stopped being live longer than the history ago and is not live again;
 //! - log entries and checkpoints before the newest checkpoint that is older than the history,
 //!   and ledger objects that only such entries name;
-//! - all but the newest heads.
+//! - all but the newest heads;
+//! - markers of idempotency keys that no ingestor accepts any more.
 //!
 //! While there is a pin, no table file, log entry or ledger object is deleted. Data files that no
 //! log entry ever named are left alone: a commit in flight looks the same.
@@ -47,6 +48,9 @@ struct Gathered {
     l0: Vec<L0Object>,
     log: Vec<ObjectInfo>,
     heads: Vec<ObjectInfo>,
+    markers: Vec<ObjectInfo>,
+    /// When the markers were listed, µs by our clock.
+    markers_us: i64,
     pins: u64,
     /// The newest checkpoint that loads, if any.
     checkpoint: Option<u64>,
@@ -86,6 +90,7 @@ impl Compactor {
         };
         report.pins = gathered.pins;
         let mut doomed = self.doomed_objects(&gathered, &mut report).await?;
+        self.delete_markers(&gathered, budget, &mut report).await?;
         if gathered.pins == 0 {
             self.doomed_files(&gathered, &mut doomed, &mut report);
             self.doomed_log(&gathered, &mut doomed);
@@ -126,12 +131,16 @@ impl Compactor {
         let log = self.store.list(keys::LOG).await?;
         let heads = self.store.list(keys::HEADS).await?;
         let checkpoint = self.log.checkpoint_version().await?;
+        let markers_us = self.clock.now_us();
+        let markers = self.store.list(keys::IDEM).await?;
         Ok(Some(Gathered {
             now_us,
             state,
             l0,
             log,
             heads,
+            markers,
+            markers_us,
             pins,
             checkpoint,
         }))
@@ -272,6 +281,37 @@ impl Compactor {
                 });
             }
         }
+    }
+
+    /// Deletes the markers of old keys, and soon after they were listed: once another sweep has
+    /// deleted one, its key may be used anew.
+    async fn delete_markers(
+        &self,
+        gathered: &Gathered,
+        budget: &Budget,
+        report: &mut SweepReport,
+    ) -> Result<()> {
+        let keep_us = self.options.marker_keep_us;
+        let is_old = |marker: &&ObjectInfo| {
+            let name = marker.key.strip_prefix(keys::IDEM);
+            let name = name.and_then(|name| name.strip_prefix('/'));
+            let is_marker = name.is_some_and(|name| name.parse::<Digest>().is_ok());
+            is_marker && marker.modified_us.saturating_add(keep_us) <= gathered.now_us
+        };
+        let old: Vec<&ObjectInfo> = gathered.markers.iter().filter(is_old).collect();
+        for some in old.chunks(DELETES) {
+            let since_us = self.clock.now_us().saturating_sub(gathered.markers_us);
+            if since_us > MINUTE_US || self.is_past(budget) {
+                report.stopped = true;
+                return Ok(());
+            }
+            let deletes = some.iter().map(|marker| self.store.delete(&marker.key));
+            for deleted in join_all(deletes).await {
+                deleted?;
+                report.markers_deleted += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes a few things at once. What another sweep has dealt with meanwhile is left alone:

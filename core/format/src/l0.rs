@@ -90,14 +90,7 @@ fn object_digest(sorted: &[&Batch]) -> Digest {
 /// [`Error::Corrupt`] or [`Error::DigestMismatch`] when the bytes are not what was written.
 pub fn decode(bytes: Bytes) -> Result<Vec<Batch>> {
     let mut blocks = Blocks::open(bytes)?;
-    let metadata = blocks.metadata().file_metadata();
-    let rows = usize::try_from(metadata.num_rows()).unwrap_or_default();
-    let entries = metadata.key_value_metadata();
-    let listed = entries
-        .and_then(|entries| entries.iter().find(|entry| entry.key == BATCHES))
-        .and_then(|entry| parse_batches(entry.value.as_deref()?))
-        .filter(|listed| listed.iter().map(|batch| batch.1).sum::<usize>() == rows)
-        .ok_or(Error::corrupt("the list of batches does not fit the rows"))?;
+    let listed = list(&blocks)?;
     let mut reader = BatchReader::new(&listed);
     let mut block = Block::default();
     let filter = Filter::default();
@@ -115,6 +108,27 @@ pub fn decode(bytes: Bytes) -> Result<Vec<Batch>> {
 pub fn rows_claimed(bytes: Bytes) -> Result<u64> {
     let blocks = Blocks::open(bytes)?;
     Ok(u64::try_from(blocks.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX))
+}
+
+/// The digests of the batches of an L0 object, ascending, without reading its rows.
+///
+/// # Errors
+/// [`Error::Corrupt`] or [`Error::DigestMismatch`] when the bytes are not what was written.
+pub fn digests(bytes: Bytes) -> Result<Vec<Digest>> {
+    let listed = list(&Blocks::open(bytes)?)?;
+    Ok(listed.into_iter().map(|batch| batch.0).collect())
+}
+
+/// Digest and rows of each batch.
+fn list(blocks: &Blocks) -> Result<Vec<(Digest, usize)>> {
+    let metadata = blocks.metadata().file_metadata();
+    let rows = usize::try_from(metadata.num_rows()).unwrap_or_default();
+    let entries = metadata.key_value_metadata();
+    entries
+        .and_then(|entries| entries.iter().find(|entry| entry.key == BATCHES))
+        .and_then(|entry| parse_batches(entry.value.as_deref()?))
+        .filter(|listed| listed.iter().map(|batch| batch.1).sum::<usize>() == rows)
+        .ok_or(Error::corrupt("the list of batches does not fit the rows"))
 }
 
 fn parse_batches(text: &str) -> Option<Vec<(Digest, usize)>> {

@@ -39,8 +39,22 @@ pub(crate) enum Error {
     Ingest(#[source] stele_ingest::Error),
     #[error(transparent)]
     Quota(#[from] stele_ingest::QuotaError),
+    /// What the sender did with its key.
+    #[error(transparent)]
+    Key(stele_ingest::Error),
     #[error("the request's work ended unexpectedly")]
     Worker(#[source] tokio::task::JoinError),
+}
+
+impl From<stele_ingest::Error> for Error {
+    fn from(source: stele_ingest::Error) -> Self {
+        match source {
+            stele_ingest::Error::KeyText { .. }
+            | stele_ingest::Error::KeyReused
+            | stele_ingest::Error::KeyOld { .. } => Self::Key(source),
+            source => Self::Ingest(source),
+        }
+    }
 }
 
 impl Error {
@@ -53,7 +67,7 @@ impl Error {
                 ErrorKind::Malformed
             }
             Self::Decode(source) => source.kind(),
-            Self::Ingest(source) => source.kind(),
+            Self::Ingest(source) | Self::Key(source) => source.kind(),
             Self::Quota(source) => source.kind(),
             Self::Worker(_) => ErrorKind::Internal,
         }

@@ -12,6 +12,7 @@ mod auth;
 mod body;
 mod clients;
 mod error;
+mod idempotency;
 mod import;
 mod librato;
 mod native;

@@ -28,7 +28,7 @@ pub(crate) fn answer(accepted: &Accepted) -> Response {
         "accepted": accepted.samples(),
         "rejected": accepted.rejections.total,
         "rejections": accepted.rejections.named,
-        "receipt": receipt.map(|receipt| receipt.digest),
+        "receipt": receipt.map(|receipt| receipt.id),
     });
     let status = if nothing_kept { 400 } else { 200 };
     let mut response = json_reply(status, body.to_string());

@@ -9,7 +9,7 @@ use stele_model::ErrorKind;
 
 use crate::error::Error;
 
-/// Names the batch that holds a request's accepted samples; the ledger knows it by this digest.
+/// Names the batch that holds a request's accepted samples: a [`stele_model::ReceiptId`].
 pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("stele-receipt");
 
 /// After how many seconds a request that may succeed later is worth sending again.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use stele_ingest::{Ingestor, Prepared, Quotas, Receipt};
+use bytes::Bytes;
+use stele_ingest::{Ingestor, Prepared, Quotas, Receipt, body_digest};
 use stele_model::{Clock, Limits, Rejections, TenantId};
 use stele_wire::Decoded;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::body;
 use crate::error::Error;
 use crate::unpack::{Encoding, unpack};
-use crate::{clients, import, librato, native, write};
+use crate::{clients, idempotency, import, librato, native, write};
 
 /// A plain body of at most this many bytes is decoded where it arrived;
 /// a larger one would keep its worker from other requests.
@@ -180,6 +181,8 @@ impl IngestState {
         decode: Decode,
     ) -> Result<Accepted, Error> {
         let encoding = Encoding::of(request.headers())?;
+        let key = idempotency::key(request.headers())?;
+        let meaning = idempotency::meaning(request.uri());
         let now_us = self.inner.clock.now_us();
         let tenant = request.extensions().get::<TenantId>();
         let tenant = tenant.cloned().unwrap_or_default();
@@ -194,9 +197,13 @@ impl IngestState {
         let inline = encoding == Encoding::Identity && packed.len() <= INLINE_BYTES_MAX;
         let limits = *self.limits();
         let quotas = self.inner.quotas.clone();
-        let work = move || {
+        let unpack = move || {
             let unpacked = unpack(packed, encoding, &limits, &mut flight)?;
-            let mut decoded = decode(&unpacked, now_us, &limits)?;
+            // The bytes count as in flight until the object is stored.
+            Ok::<_, Error>((unpacked, flight))
+        };
+        let prepare = move |unpacked: Bytes, received_us| {
+            let mut decoded = decode(&unpacked, received_us, &limits)?;
             drop(unpacked);
             if let Some(quotas) = quotas {
                 let Decoded {
@@ -206,35 +213,55 @@ impl IngestState {
                 } = &mut decoded;
                 quotas.admit(&tenant, rows, positions, rejections, now_us)?;
             }
-            let prepared = Prepared::new(decoded.rows).map_err(Error::Ingest)?;
-            // The bytes count as in flight until the object is stored.
-            Ok::<_, Error>((prepared, decoded.rejections, flight))
+            Ok::<_, Error>((Prepared::new(decoded.rows), decoded.rejections))
         };
-        let (prepared, rejections, _flight) = if inline {
-            work()?
-        } else {
-            // A sender that goes away ends neither the work nor its turn. The semaphore is never
-            // closed.
-            let turn = Arc::clone(&self.inner.decoding).acquire_owned().await.ok();
-            let work = move || {
-                let _turn = turn;
-                work()
-            };
-            tokio::task::spawn_blocking(work)
-                .await
-                .map_err(Error::Worker)??
+        let ((prepared, rejections), _flight) = match key {
+            None => {
+                let work = move || {
+                    let (unpacked, flight) = unpack()?;
+                    Ok((prepare(unpacked, now_us)?, flight))
+                };
+                self.work(inline, work).await?
+            }
+            Some(key) => {
+                let work = move || {
+                    let (unpacked, flight) = unpack()?;
+                    Ok((body_digest(&meaning, &unpacked), unpacked, flight))
+                };
+                let (body, unpacked, flight) = self.work(inline, work).await?;
+                let received_us = ingestor.received_us(&key, body, now_us).await?;
+                let work = move || Ok((prepare(unpacked, received_us)?, flight));
+                self.work(inline, work).await?
+            }
         };
         let receipt = match prepared {
             None => None,
-            Some(prepared) => {
-                let stored = ingestor.put(prepared).await;
-                Some(stored.map_err(Error::Ingest)?)
-            }
+            Some(prepared) => Some(ingestor.put(prepared).await?),
         };
         Ok(Accepted {
             rejections,
             receipt,
         })
+    }
+
+    /// Does what keeps a processor busy: where it is, or, when it is long, on a thread for that.
+    async fn work<T: Send + 'static>(
+        &self,
+        inline: bool,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        if inline {
+            return work();
+        }
+        // A sender that goes away ends neither the work nor its turn. The semaphore is never
+        // closed.
+        let turn = Arc::clone(&self.inner.decoding).acquire_owned().await.ok();
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        let worker = tokio::task::spawn_blocking(work);
+        worker.await.map_err(Error::Worker)?
     }
 }
 

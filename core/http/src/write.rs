@@ -102,7 +102,7 @@ pub(crate) fn with_error(response: &mut Response, text: &str) {
 
 pub(crate) fn with_receipt(response: &mut Response, receipt: Option<&Receipt>) {
     if let Some(receipt) = receipt {
-        let value = header_text(&receipt.digest.to_string(), 64);
+        let value = header_text(&receipt.id.to_string(), 64);
         response.headers_mut().insert(RECEIPT_HEADER, value);
     }
 }

@@ -1,5 +1,7 @@
 //! Why a batch was not acknowledged.
 
+use std::sync::Arc;
+
 use stele_model::{ErrorKind, L0Name};
 
 /// The result of every call of this crate.
@@ -12,6 +14,9 @@ pub enum Error {
     /// The batch could not be encoded.
     #[error("the batch cannot be encoded")]
     Encode(#[source] stele_format::Error),
+    /// The task that encoded the batch did not come to its end.
+    #[error("the batch was not encoded")]
+    Worker(#[source] tokio::task::JoinError),
     /// The store did not take the object, or it is not known whether it did.
     #[error("the batch could not be stored")]
     Store(#[source] stele_store::Error),
@@ -23,6 +28,43 @@ pub enum Error {
         /// Why it cannot be read, if it cannot.
         #[source]
         source: Option<stele_format::Error>,
+    },
+    /// The object that was to hold this batch and others is not known to be stored.
+    #[error(transparent)]
+    Group(Arc<Error>),
+    /// The text is no idempotency key.
+    #[error("an Idempotency-Key is {bytes_min} to {bytes_max} visible ASCII characters")]
+    KeyText {
+        /// The fewest characters.
+        bytes_min: usize,
+        /// The most characters.
+        bytes_max: usize,
+    },
+    /// The key came with another body before.
+    #[error("the Idempotency-Key was used with another body, route or parameter before")]
+    KeyReused,
+    /// The key is too old to be sent again.
+    #[error(
+        "the Idempotency-Key is {age_secs} s old, over the limit of {age_secs_max} s; \
+         nothing is acknowledged"
+    )]
+    KeyOld {
+        /// The age of its marker.
+        age_secs: i64,
+        /// The greatest age.
+        age_secs_max: i64,
+    },
+    /// The marker of a key could not be read or written.
+    #[error("the marker of the Idempotency-Key could not be stored")]
+    Marker(#[source] stele_store::Error),
+    /// The marker of a key is damaged.
+    #[error("{key} is no marker of an Idempotency-Key")]
+    MarkerDamaged {
+        /// The marker's key in the store.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
     },
 }
 
@@ -37,8 +79,13 @@ impl Error {
                 ErrorKind::TooLarge => ErrorKind::TooLarge,
                 _ => ErrorKind::Internal,
             },
-            Self::Store(_) => ErrorKind::Unavailable,
-            Self::NameTaken { .. } => ErrorKind::Corrupt,
+            Self::Worker(source) if source.is_panic() => ErrorKind::Internal,
+            Self::Worker(_) | Self::Store(_) | Self::Marker(_) => ErrorKind::Unavailable,
+            Self::NameTaken { .. } | Self::MarkerDamaged { .. } => ErrorKind::Corrupt,
+            Self::Group(source) => source.kind(),
+            Self::KeyText { .. } => ErrorKind::Malformed,
+            Self::KeyReused => ErrorKind::Contradiction,
+            Self::KeyOld { .. } => ErrorKind::Conflict,
         }
     }
 }

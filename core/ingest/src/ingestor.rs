@@ -1,33 +1,62 @@
 //! Accepting a batch.
 
-use bytes::Bytes;
-use stele_format::l0;
-use stele_model::{Digest, L0Name, Rows};
-use stele_store::{Put, TenantStore};
+use std::fmt;
+use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use stele_model::time::DAY_US;
+use stele_model::{Batch, Day, Digest, L0Name, ReceiptId, Rows};
+use stele_store::TenantStore;
 
-/// Accepts batches for one tenant.
+use crate::error::Result;
+use crate::group::{GroupLimits, Groups};
+use crate::idempotency::{self, IdempotencyKey};
+use crate::object;
+
+/// How an ingestor works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Whether batches share an object while a PUT is in flight; `None`: one batch is one PUT.
+    pub group: Option<GroupLimits>,
+    /// How long an idempotency key may be sent again, µs. Sweep keeps markers for longer.
+    pub key_age_us_max: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            group: None,
+            key_age_us_max: DAY_US,
+        }
+    }
+}
+
+/// Accepts batches for one tenant. Clones share its groups; share one per tenant and process.
 #[derive(Clone)]
 pub struct Ingestor {
     store: TenantStore,
+    groups: Option<Arc<Groups>>,
+    options: Options,
 }
 
-/// A batch ready to be stored: the work that needs no store is done.
+impl fmt::Debug for Ingestor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ingestor of {:?}", self.store)
+    }
+}
+
+/// A batch ready to be stored: canonical rows and their digest.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    digest: Digest,
-    rows: u64,
-    name: L0Name,
-    bytes: Bytes,
+    batch: Batch,
+    id: ReceiptId,
 }
 
 /// Proof that a batch is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// The digest of the batch, by which the ledger knows it.
-    pub digest: Digest,
-    /// The object that holds it until it is absorbed.
+    /// What the sender gets, and may ask for.
+    pub id: ReceiptId,
+    /// The object that holds the batch until it is absorbed, perhaps with others.
     pub name: L0Name,
     /// Its samples, duplicates included.
     pub rows: u64,
@@ -36,38 +65,41 @@ pub struct Receipt {
 }
 
 impl Prepared {
-    /// Brings `rows` into canonical form and encodes them; `None` when there is no row. Pure and
-    /// CPU-bound.
-    ///
-    /// # Errors
-    /// [`Error::Encode`].
-    pub fn new(rows: Rows) -> Result<Option<Self>> {
-        if rows.is_empty() {
-            return Ok(None);
-        }
+    /// Brings `rows` into canonical form; `None` when there is no row. Pure and CPU-bound.
+    #[must_use]
+    pub fn new(rows: Rows) -> Option<Self> {
+        let (_, last_us) = rows.ts_range_us()?;
         let batch = stele_format::batch(rows);
-        let (digest, rows) = (batch.digest, batch.rows.len() as u64);
-        let encoded = l0::encode(&[batch]).map_err(Error::Encode)?;
-        Ok(Some(Self {
-            digest,
-            rows,
-            name: encoded.name,
-            bytes: encoded.bytes,
-        }))
+        let id = ReceiptId {
+            digest: batch.digest,
+            day: Day::of(last_us),
+        };
+        Some(Self { batch, id })
     }
 
-    /// The size of the object in bytes.
+    /// What its receipt will be.
     #[must_use]
-    pub fn size_bytes(&self) -> u64 {
-        self.bytes.len() as u64
+    pub fn id(&self) -> ReceiptId {
+        self.id
     }
 }
 
 impl Ingestor {
-    /// An ingestor of `store`'s tenant.
+    /// An ingestor of `store`'s tenant: one request is one PUT.
     #[must_use]
     pub fn new(store: TenantStore) -> Self {
-        Self { store }
+        Self::with_options(store, Options::default())
+    }
+
+    /// An ingestor of `store`'s tenant.
+    #[must_use]
+    pub fn with_options(store: TenantStore, options: Options) -> Self {
+        let group = |limits| Groups::new(store.clone(), limits);
+        Self {
+            groups: options.group.map(group),
+            store,
+            options,
+        }
     }
 
     /// The store it writes to.
@@ -76,53 +108,54 @@ impl Ingestor {
         &self.store
     }
 
-    /// Stores `rows` as one batch with exactly one PUT, and no other request while the store is
-    /// well. No row: nothing is stored, and there is no receipt.
+    /// The receive time of a request that came with `key` at `now_us`: that of the first attempt.
+    /// It is to stamp the samples without timestamp. One PUT for a new key.
+    ///
+    /// `body` is the [`body_digest`](crate::body_digest) of the request.
     ///
     /// # Errors
-    /// As [`Self::put`], and [`Error::Encode`].
+    /// [`Error::KeyReused`](crate::Error::KeyReused) and
+    /// [`Error::KeyOld`](crate::Error::KeyOld), and when the marker cannot be stored or read.
+    pub async fn received_us(
+        &self,
+        key: &IdempotencyKey,
+        body: Digest,
+        now_us: i64,
+    ) -> Result<i64> {
+        let age_us_max = self.options.key_age_us_max;
+        idempotency::received_us(&self.store, key, body, now_us, age_us_max).await
+    }
+
+    /// Stores `rows` as one batch. No row: nothing is stored, and there is no receipt.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
     pub async fn accept(&self, rows: Rows) -> Result<Option<Receipt>> {
-        match Prepared::new(rows)? {
+        match Prepared::new(rows) {
             Some(prepared) => self.put(prepared).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Stores a prepared batch. When it returns, the object is durable.
+    /// Stores a prepared batch with exactly one PUT, or in a group with others, and no other
+    /// request while the store is well. When it returns, the object is durable.
     ///
     /// # Errors
-    /// [`Error::Store`] when that is not known to be so: the batch is not acknowledged and may be
-    /// sent again. [`Error::NameTaken`] when the store holds damaged bytes under its name.
+    /// [`Error::Store`](crate::Error::Store) when that is not known to be so: the batch is not
+    /// acknowledged and may be sent again. [`Error::NameTaken`](crate::Error::NameTaken) when the
+    /// store holds damaged bytes under its name. [`Error::Encode`](crate::Error::Encode).
     pub async fn put(&self, prepared: Prepared) -> Result<Receipt> {
-        match self.store.l0_put(&prepared.name, prepared.bytes).await {
-            Ok(Put::Created | Put::Same) => {}
-            Ok(Put::Other(found)) => same_batch(prepared.digest, prepared.name, found)?,
-            // Another version of the encoder may have stored the same samples.
-            Err(stele_store::Error::KeyHoldsOther { .. }) => {
-                let found = self
-                    .store
-                    .l0_get(&prepared.name)
-                    .await
-                    .map_err(Error::Store)?;
-                same_batch(prepared.digest, prepared.name, found)?;
-            }
-            Err(error) => return Err(Error::Store(error)),
-        }
+        let Prepared { batch, id } = prepared;
+        let rows = batch.rows.len() as u64;
+        let name = match &self.groups {
+            Some(groups) => groups.put(batch).await?,
+            None => object::put(&self.store, [(batch.digest, batch)].into()).await?,
+        };
         Ok(Receipt {
-            digest: prepared.digest,
-            name: prepared.name,
-            rows: prepared.rows,
+            id,
+            name,
+            rows,
             tiers: vec![self.store.tier().url().to_owned()],
         })
-    }
-}
-
-/// Checks that the object found under a batch's name holds exactly that batch.
-fn same_batch(digest: Digest, name: L0Name, found: Bytes) -> Result<()> {
-    let taken = |source| Error::NameTaken { name, source };
-    let batches = l0::decode(found).map_err(|error| taken(Some(error)))?;
-    match batches.as_slice() {
-        [batch] if batch.digest == digest => Ok(()),
-        _ => Err(taken(None)),
     }
 }

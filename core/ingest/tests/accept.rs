@@ -55,7 +55,12 @@ async fn a_receipt_names_the_object_that_holds_the_batch() {
     let bytes = store.l0_get(&receipt.name).await.unwrap();
     let batches = stele_format::l0::decode(bytes).unwrap();
     assert_eq!(batches.len(), 1);
-    assert_eq!(batches[0].digest, receipt.digest);
+    assert_eq!(batches[0].digest, receipt.id.digest);
+    // The day of the greatest timestamp, 02:00.
+    assert_eq!(
+        receipt.id.to_string(),
+        format!("{}-19700101", batches[0].digest)
+    );
     assert_eq!(stele_format::rows_hash(&batches[0].rows), {
         let mut canonical = rows(&VALUES);
         canonical.canonicalize();
@@ -93,7 +98,7 @@ async fn a_name_that_holds_other_bytes_is_no_acknowledgement() {
     let store = store();
     let ingestor = Ingestor::new(store.clone());
     let receipt = ingestor.accept(rows(&VALUES)).await.unwrap().unwrap();
-    let other = Prepared::new(rows(&VALUES[..1])).unwrap().unwrap();
+    let other = Prepared::new(rows(&VALUES[..1])).unwrap();
     let other = ingestor.put(other).await.unwrap();
     let key = |name: stele_model::L0Name| format!("l0/{name}");
     let foreign = store.l0_get(&other.name).await.unwrap();

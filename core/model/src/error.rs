@@ -18,6 +18,10 @@ pub enum ErrorKind {
     Forbidden,
     /// The thing named does not exist.
     NotFound,
+    /// What is asked for was possible once and is no more; sending it again cannot help.
+    Conflict,
+    /// The request contradicts an earlier one that it claims to repeat.
+    Contradiction,
     /// A body or a value is over its limit.
     TooLarge,
     /// Content type or encoding that no decoder takes.
@@ -48,9 +52,10 @@ impl ErrorKind {
             Self::Unauthenticated => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
+            Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMedia => 415,
-            Self::Unexecutable => 422,
+            Self::Contradiction | Self::Unexecutable => 422,
             Self::Throttled => 429,
             Self::Unavailable | Self::QueryTimeout => 503,
             Self::Corrupt | Self::Internal => 500,
@@ -68,6 +73,8 @@ impl ErrorKind {
             | Self::Unauthenticated
             | Self::Forbidden
             | Self::NotFound
+            | Self::Conflict
+            | Self::Contradiction
             | Self::TooLarge
             | Self::UnsupportedMedia
             | Self::Unexecutable
@@ -85,6 +92,8 @@ impl ErrorKind {
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Contradiction => "contradiction",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia => "unsupported_media",
             Self::Partial => "partial",

@@ -120,6 +120,15 @@ impl Rows {
         self.rows.is_empty()
     }
 
+    /// What the rows take in memory, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let text = self.series.iter();
+        let text = text.map(|s| 48 + s.metric.len() + s.tags.len());
+        let fixed = size_of_val(self.rows.as_slice()) + size_of_val(self.extras.as_slice());
+        (text.sum::<usize>() + fixed) as u64
+    }
+
     /// The least and greatest timestamp; `None` when empty.
     #[must_use]
     pub fn ts_range_us(&self) -> Option<(i64, i64)> {

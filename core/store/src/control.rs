@@ -29,7 +29,8 @@ impl ControlStore {
     /// # Errors
     /// As there.
     pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
-        objects::put_new(&self.tier, &self.path(key), key, bytes).await
+        let (put, _) = objects::create(&self.tier, &self.path(key), key, bytes).await?;
+        Ok(put)
     }
 
     /// The whole object, or `None` when there is none.
@@ -37,7 +38,8 @@ impl ControlStore {
     /// # Errors
     /// [`Error::Request`](crate::Error::Request) when the read failed.
     pub async fn get_opt(&self, key: &str) -> Result<Option<Bytes>> {
-        objects::found(objects::get(&self.tier, &self.path(key), key).await)
+        let stored = objects::get(&self.tier, &self.path(key), key).await;
+        Ok(objects::found(stored)?.map(|stored| stored.bytes))
     }
 
     /// Every object below `prefix` (a whole path component), to the last page, sorted by key.

@@ -1,5 +1,7 @@
 //! The names of a tenant's objects, relative to `<tier>/tenants/<tenant>/`.
 
+use stele_model::Digest;
+
 /// Accepted batches, as ingest wrote them.
 pub const L0: &str = "l0";
 /// The Delta log.
@@ -8,6 +10,8 @@ pub const LOG: &str = "table/_delta_log";
 pub const HEADS: &str = "table/heads";
 /// What each commit consumed.
 pub const LEDGER: &str = "ledger";
+/// Markers of idempotency keys.
+pub const IDEM: &str = "idem";
 /// Switches and probes.
 pub const CONTROL: &str = "control";
 
@@ -41,6 +45,12 @@ pub fn head_version(key: &str) -> Option<u64> {
     let reversed: u64 = name.strip_suffix(HEAD_SUFFIX)?.parse().ok()?;
     let version = (i64::MAX as u64).checked_sub(reversed)?;
     (head(version) == key).then_some(version)
+}
+
+/// The marker of an idempotency key with this digest.
+#[must_use]
+pub fn marker(key: &Digest) -> String {
+    format!("{IDEM}/{key}")
 }
 
 /// A data file by its path in the table.

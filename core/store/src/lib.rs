@@ -25,5 +25,5 @@ pub use control::ControlStore;
 pub use error::{Error, Result};
 pub use local::DurableLocal;
 pub use probe::{Capability, ProbeReport};
-pub use tenant::{L0Object, ObjectInfo, Put, TenantStore};
+pub use tenant::{L0Object, ObjectInfo, Put, Stored, TenantStore};
 pub use tier::Tier;

@@ -6,7 +6,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
 
 use crate::error::{Error, Result};
-use crate::tenant::{ObjectInfo, Put};
+use crate::tenant::{ObjectInfo, Put, Stored};
 use crate::tier::Tier;
 
 /// How often one PUT is sent before its outcome is given up as unknown. `object_store` retries
@@ -15,7 +15,13 @@ const PUT_ATTEMPTS: u32 = 4;
 
 /// Creates the object at `path` unless it exists; `key` names it in errors. After anything but a
 /// clean success it is read back and compared; while it is absent the same bytes are put again.
-pub(crate) async fn put_new(tier: &Tier, path: &Path, key: &str, bytes: Bytes) -> Result<Put> {
+/// The outcome, and the store's time of an object that was read back (else 0).
+pub(crate) async fn create(
+    tier: &Tier,
+    path: &Path,
+    key: &str,
+    bytes: Bytes,
+) -> Result<(Put, i64)> {
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -23,11 +29,16 @@ pub(crate) async fn put_new(tier: &Tier, path: &Path, key: &str, bytes: Bytes) -
         let put = tier.store();
         let put = put.put_opts(path, bytes.clone().into(), options).await;
         let Err(failure) = put else {
-            return Ok(Put::Created);
+            return Ok((Put::Created, 0));
         };
         let failure = match found(get(tier, path, key).await) {
-            Ok(Some(found)) if found == bytes => return Ok(Put::Same),
-            Ok(Some(found)) => return Ok(Put::Other(found)),
+            Ok(Some(found)) => {
+                let put = match found.bytes == bytes {
+                    true => Put::Same,
+                    false => Put::Other(found.bytes),
+                };
+                return Ok((put, found.modified_us));
+            }
             Ok(None) if refused_for_good(&failure) => {
                 return Err(Error::request("put", key, failure));
             }
@@ -46,18 +57,20 @@ pub(crate) async fn put_new(tier: &Tier, path: &Path, key: &str, bytes: Bytes) -
     }
 }
 
-/// The whole object.
-pub(crate) async fn get(tier: &Tier, path: &Path, key: &str) -> Result<Bytes> {
+/// The whole object and the store's time of it.
+pub(crate) async fn get(tier: &Tier, path: &Path, key: &str) -> Result<Stored> {
     let answer = tier.store().get(path).await;
     let answer = answer.map_err(|e| Error::request("get", key, e))?;
+    let modified_us = answer.meta.last_modified.timestamp_micros();
     let bytes = answer.bytes().await;
-    bytes.map_err(|e| Error::request("get", key, e))
+    let bytes = bytes.map_err(|e| Error::request("get", key, e))?;
+    Ok(Stored { bytes, modified_us })
 }
 
 /// What was read; `None` when there is no such object.
-pub(crate) fn found(read: Result<Bytes>) -> Result<Option<Bytes>> {
+pub(crate) fn found<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(stored) => Ok(Some(stored)),
         Err(Error::NotFound { .. }) => Ok(None),
         Err(other) => Err(other),
     }

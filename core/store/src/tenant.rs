@@ -38,6 +38,15 @@ pub enum Put {
     Other(Bytes),
 }
 
+/// What a key holds, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The object's bytes.
+    pub bytes: Bytes,
+    /// When the store says it was written, µs since the epoch.
+    pub modified_us: i64,
+}
+
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -94,7 +103,21 @@ impl TenantStore {
     /// [`Error::Unknown`] when no attempt could be resolved: the object may still appear.
     /// [`Error::Request`] when the store refused for good and the key is absent.
     pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
-        objects::put_new(&self.tier, &self.path(key), key, bytes).await
+        let (put, _) = objects::create(&self.tier, &self.path(key), key, bytes).await?;
+        Ok(put)
+    }
+
+    /// Creates `key` as [`Self::put_new`] does. When it holds other bytes, answers them and the
+    /// store's time of the object, without another request.
+    ///
+    /// # Errors
+    /// As [`Self::put_new`].
+    pub async fn put_or_get(&self, key: &str, bytes: Bytes) -> Result<Option<Stored>> {
+        let created = objects::create(&self.tier, &self.path(key), key, bytes).await?;
+        Ok(match created {
+            (Put::Created | Put::Same, _) => None,
+            (Put::Other(bytes), modified_us) => Some(Stored { bytes, modified_us }),
+        })
     }
 
     /// The whole object.
@@ -102,7 +125,8 @@ impl TenantStore {
     /// # Errors
     /// [`Error::NotFound`] when there is none; [`Error::Request`] when the read failed.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
-        objects::get(&self.tier, &self.path(key), key).await
+        let stored = objects::get(&self.tier, &self.path(key), key).await?;
+        Ok(stored.bytes)
     }
 
     /// The whole object, or `None` when there is none.

@@ -133,6 +133,13 @@ impl LedgerFile {
         (*digest == batch).then_some(operation.operation.as_str())
     }
 
+    /// The row in which a batch is effective, as far as this file knows.
+    pub fn row(&self, batch: Digest) -> Option<LedgerRow> {
+        self.find(batch)?;
+        let is_it = |row: &LedgerRow| row.batch == batch && row.duplicate_of.is_none();
+        self.rows().find(is_it)
+    }
+
     /// Its effective batches.
     pub fn effective(&self) -> impl Iterator<Item = &ConsumedBatch> {
         let objects = self.operations.iter().flat_map(|rows| &rows.objects);

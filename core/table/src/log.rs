@@ -286,6 +286,26 @@ impl TableLog {
         Ok(found)
     }
 
+    /// The row in which a batch is effective, and the key of the ledger object with it. `day` is
+    /// that of its greatest timestamp. `None` when the ledger does not know the batch.
+    ///
+    /// # Errors
+    /// The store's, and [`Error::Corrupt`] when a ledger file is missing or damaged.
+    pub async fn ledger_find(
+        &self,
+        state: &TableState,
+        batch: Digest,
+        day: Day,
+    ) -> Result<Option<(LedgerRow, String)>> {
+        let recent = state.ledger.recent.iter().map(|recent| &recent.object);
+        let segments = state.ledger.days.get(&day.period());
+        let segments = segments.into_iter().flatten().map(|s| &s.object);
+        let objects: Vec<&LedgerObject> = recent.chain(segments).collect();
+        let files = self.ledger_files(objects.iter().copied()).await?;
+        let mut pairs = files.iter().zip(objects);
+        Ok(pairs.find_map(|(file, object)| Some((file.row(batch)?, object.key.clone()))))
+    }
+
     /// Every row of the ledger, by version and then by position.
     ///
     /// # Errors

@@ -13,28 +13,20 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use stele_http::{IngestState, ingest_router};
-use stele_ingest::Ingestor;
-use stele_model::{Clock, Limits, TenantId};
+use stele_ingest::{Ingestor, Options};
+use stele_model::{Day, Limits, ReceiptId, TenantId};
 use stele_store::{TenantStore, Tier};
+use stele_testkit::{ManualClock, MemoryStore};
 use tower::ServiceExt;
 
 /// 2026-11-22T12:00:00Z.
 pub const NOW_US: i64 = 1_795_348_800_000_000;
-
-struct FixedClock;
-
-impl Clock for FixedClock {
-    fn now_us(&self) -> i64 {
-        NOW_US
-    }
-}
 
 /// What becomes of a PUT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,14 +39,22 @@ pub enum PutFault {
     After = 2,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TestStore {
-    inner: InMemory,
+    inner: MemoryStore,
     fault: AtomicU8,
     requests: Mutex<Vec<&'static str>>,
 }
 
 impl TestStore {
+    fn new(clock: ManualClock) -> Self {
+        Self {
+            inner: MemoryStore::new(clock),
+            fault: AtomicU8::default(),
+            requests: Mutex::default(),
+        }
+    }
+
     fn note(&self, request: &'static str) {
         self.requests.lock().unwrap().push(request);
     }
@@ -152,6 +152,7 @@ impl ObjectStore for TestStore {
 /// One server under test.
 pub struct Server {
     pub store: Arc<TestStore>,
+    pub clock: ManualClock,
     pub state: IngestState,
     pub tenant: TenantStore,
     router: Router,
@@ -183,14 +184,20 @@ impl Reply {
 
 impl Server {
     pub fn new(limits: Limits) -> Self {
-        let store = Arc::new(TestStore::default());
+        Self::with(limits, Options::default())
+    }
+
+    pub fn with(limits: Limits, options: Options) -> Self {
+        let clock = ManualClock::new(NOW_US);
+        let store = Arc::new(TestStore::new(clock.clone()));
         let tier = Tier::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>, "", "test://");
         let tenant = tier.tenant(&TenantId::default());
-        let ingestor = Arc::new(Ingestor::new(tenant.clone()));
-        let state = IngestState::new(ingestor, Arc::new(FixedClock), limits);
+        let ingestor = Arc::new(Ingestor::with_options(tenant.clone(), options));
+        let state = IngestState::new(ingestor, Arc::new(clock.clone()), limits);
         let router = ingest_router(state.clone());
         Self {
             store,
+            clock,
             state,
             tenant,
             router,
@@ -223,6 +230,12 @@ impl Server {
         self.send(request.body(body.into()).unwrap()).await
     }
 
+    /// A body under an idempotency key.
+    pub async fn post_keyed(&self, uri: &str, key: &str, body: impl Into<Body>) -> Reply {
+        let request = Request::post(uri).header("idempotency-key", key);
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
     /// A body of unknown length, in chunks.
     pub async fn post_chunked(&self, uri: &str, chunks: Vec<&'static str>) -> Reply {
         let chunks = chunks
@@ -232,13 +245,17 @@ impl Server {
         self.send(Request::post(uri).body(body).unwrap()).await
     }
 
-    /// Every stored sample as text, sorted, and the digests of their batches.
+    /// Every stored sample as text, sorted, and the receipts of their batches.
     pub async fn stored(&self) -> (Vec<String>, Vec<String>) {
-        let (mut samples, mut digests) = (Vec::new(), Vec::new());
+        let (mut samples, mut receipts) = (Vec::new(), Vec::new());
         for object in self.tenant.l0_list().await.unwrap() {
             let bytes = self.tenant.l0_get(&object.name).await.unwrap();
             for batch in stele_format::l0::decode(bytes).unwrap() {
-                digests.push(batch.digest.to_string());
+                let id = ReceiptId {
+                    digest: batch.digest,
+                    day: Day::of(batch.rows.ts_range_us().unwrap().1),
+                };
+                receipts.push(id.to_string());
                 samples.extend(batch.rows.rows.iter().map(|row| {
                     let series = &batch.rows.series[row.series as usize];
                     let ts = stele_model::time::rfc3339(row.ts_us);
@@ -247,7 +264,7 @@ impl Server {
             }
         }
         samples.sort();
-        (samples, digests)
+        (samples, receipts)
     }
 
     /// All keys of the store.

@@ -27,6 +27,8 @@ pub enum KeyClass {
     Data,
     /// A switch, a probe or the clock.
     Control,
+    /// A marker of an idempotency key.
+    Idem,
     /// Anything else.
     Other,
 }
@@ -54,6 +56,8 @@ impl KeyClass {
             Self::Data
         } else if under("control") {
             Self::Control
+        } else if under("idem") {
+            Self::Idem
         } else {
             Self::Other
         }
@@ -370,6 +374,7 @@ mod tests {
             ),
             ("tenants/a/ledger/x", KeyClass::Ledger),
             ("control/clock", KeyClass::Control),
+            ("tenants/a/idem/0123", KeyClass::Idem),
             ("tier.json", KeyClass::Other),
         ] {
             assert_eq!(KeyClass::of(&Path::from(path)), class, "{path}");

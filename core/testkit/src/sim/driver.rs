@@ -6,80 +6,28 @@ use std::task::{Context, Poll};
 
 use futures::task::noop_waker;
 use stele_format::l0;
+use stele_ingest::GroupLimits;
 use stele_model::time::{HOUR_US, MINUTE_US, SECOND_US};
 use stele_model::{Batch, Clock, Digest, ErrorKind, Resolution, TenantId};
 use stele_store::Tier;
 
+use super::keyed::Keys;
 use super::observer::{Observer, i1_durable_ack, i2_a_query_is_complete, i9_rollup_truth};
 use super::process::{
-    Done, Failed, Job, Process, Settings, Task, ingest, ingest_group, job, query,
+    Announced, Done, Failed, Job, Process, Settings, Submission, Task, ingest, ingest_group,
+    ingest_keyed, job, query,
 };
-use super::registry::Registry;
+use super::registry::{Registry, l0_name};
+use super::traffic::{ACTORS, TRAFFIC};
 use super::{Failure, Outcome, Scenario, Tally, Violation};
 use crate::clock::ManualClock;
-use crate::fault::{Fault, FaultWorld, KeyClass, Operation, Plan, Ticket, Traffic};
+use crate::fault::{Fault, FaultWorld, KeyClass, Plan, Ticket};
 use crate::gen_rows::RowGen;
 use crate::memory::{MemoryStore, Mutation};
 use crate::rng::Rng;
 
 /// 2026-11-30T21:40Z: a month ends soon.
 const START_US: i64 = 1_796_074_800_000_000;
-const ACTORS: [&str; 7] = ["in-0", "in-1", "c-0", "c-1", "c-2", "q-0", "q-1"];
-const INGEST: &[(KeyClass, Operation, usize)] = &[
-    (KeyClass::L0, Operation::Put, 20),
-    (KeyClass::L0, Operation::Get, 6),
-];
-const COMPACT: &[(KeyClass, Operation, usize)] = &[
-    (KeyClass::L0, Operation::List, 16),
-    (KeyClass::L0, Operation::Get, 20),
-    (KeyClass::L0, Operation::Delete, 10),
-    (KeyClass::Log, Operation::Get, 60),
-    (KeyClass::Log, Operation::Put, 12),
-    (KeyClass::Log, Operation::Put, 12),
-    (KeyClass::Log, Operation::List, 5),
-    (KeyClass::Log, Operation::Delete, 5),
-    (KeyClass::Checkpoint, Operation::Get, 4),
-    (KeyClass::Checkpoint, Operation::Put, 4),
-    (KeyClass::Head, Operation::Get, 5),
-    (KeyClass::Head, Operation::List, 6),
-    (KeyClass::Head, Operation::Put, 10),
-    (KeyClass::Head, Operation::Delete, 5),
-    (KeyClass::Ledger, Operation::Get, 12),
-    (KeyClass::Ledger, Operation::Put, 12),
-    (KeyClass::Ledger, Operation::Delete, 4),
-    (KeyClass::Data, Operation::Get, 50),
-    (KeyClass::Data, Operation::Put, 30),
-    (KeyClass::Data, Operation::List, 3),
-    (KeyClass::Data, Operation::Delete, 8),
-    (KeyClass::Control, Operation::List, 6),
-    (KeyClass::Control, Operation::Put, 5),
-    (KeyClass::Control, Operation::Head, 5),
-];
-const QUERY: &[(KeyClass, Operation, usize)] = &[
-    (KeyClass::L0, Operation::List, 6),
-    (KeyClass::L0, Operation::Get, 20),
-    (KeyClass::Head, Operation::List, 3),
-    (KeyClass::Head, Operation::Get, 3),
-    (KeyClass::Log, Operation::Get, 20),
-    (KeyClass::Checkpoint, Operation::Get, 2),
-    (KeyClass::Ledger, Operation::Get, 2),
-    (KeyClass::Data, Operation::Get, 30),
-];
-const fn traffic(actor: &'static str, sends: &'static [(KeyClass, Operation, usize)]) -> Traffic {
-    Traffic { actor, sends }
-}
-/// Compactors send most, so they are drawn more often.
-const TRAFFIC: [Traffic; 9] = [
-    traffic("in-0", INGEST),
-    traffic("in-1", INGEST),
-    traffic("c-0", COMPACT),
-    traffic("c-1", COMPACT),
-    traffic("c-2", COMPACT),
-    traffic("c-0", COMPACT),
-    traffic("c-1", COMPACT),
-    traffic("q-0", QUERY),
-    traffic("q-1", QUERY),
-];
 /// Keys on one page of a LIST.
 const PAGE_KEYS: usize = 4;
 const TASKS_MAX: usize = 10;
@@ -105,6 +53,9 @@ pub(super) struct Driver {
     processes: Vec<Process>,
     tasks: Vec<Running>,
     registry: Registry,
+    keys: Keys,
+    /// What keyed requests make of their marker, before they store it.
+    announced: Announced,
     observer: Observer,
     /// Mutations of the store that the registry knows.
     tracked: usize,
@@ -154,6 +105,8 @@ impl Driver {
             processes,
             tasks: Vec::new(),
             registry: Registry::default(),
+            keys: Keys::default(),
+            announced: Announced::default(),
             tracked: 0,
             unchecked: Vec::new(),
             tally: Tally::default(),
@@ -185,7 +138,9 @@ impl Driver {
         self.tally.faults = self.world.fired().len() as u64;
         self.tally.requests = self.world.requests();
         self.tally.checks = self.observer.checks;
-        self.tally.ghosts = self.store.reused_keys().len() as u64;
+        let reused = self.store.reused_keys().into_iter();
+        let log = reused.filter(|key| KeyClass::of(key) == KeyClass::Log);
+        self.tally.ghosts = log.count() as u64;
         self.tally.landed = self.registry.moment() as u64;
         self.tally.samples = self.registry.expected().len() as u64;
         Outcome {
@@ -211,15 +166,42 @@ impl Driver {
     }
 
     /// Learns what has changed in the store.
-    fn track(&mut self) {
+    fn track(&mut self) -> Result<(), Violation> {
+        for (key, rows) in self.announced.take() {
+            let batch = self.registry.sent(rows);
+            self.keys.announced(key, batch)?;
+        }
         let mutations = self.store.mutations(self.tracked);
         self.tracked += mutations.len();
-        mutations.iter().for_each(|m| self.registry.follow(m));
+        let (now_us, keep_us) = (self.clock.now_us(), self.settings.compact.marker_keep_us);
+        for mutation in &mutations {
+            self.learn_group(mutation)?;
+            self.registry.follow(mutation);
+            self.keys.follow(mutation, now_us, keep_us)?;
+        }
         self.unchecked.extend(mutations);
+        Ok(())
+    }
+
+    /// What an object holds that an ingestor put together.
+    fn learn_group(&mut self, mutation: &Mutation) -> Result<(), Violation> {
+        let Mutation::Put(path) = mutation else {
+            return Ok(());
+        };
+        let Some(name) = l0_name(path) else {
+            return Ok(());
+        };
+        if !self.registry.knows(&name.digest) {
+            let bytes = self.store.bytes(path).unwrap_or_default();
+            let digests = l0::digests(bytes).map_err(|e| Violation::new("I3 no invention", e))?;
+            self.registry.sent_together(name.digest, digests);
+        }
+        self.tally.groups += u64::from(self.registry.batches_of(&name.digest).len() > 1);
+        Ok(())
     }
 
     async fn follow(&mut self) -> Result<(), Violation> {
-        self.track();
+        self.track()?;
         let changed = std::mem::take(&mut self.unchecked);
         let now_us = self.clock.now_us();
         self.observer.follow(&changed, &self.registry, now_us).await
@@ -328,7 +310,7 @@ impl Driver {
     /// Begins one task.
     fn begin(&mut self) -> Result<(), Violation> {
         let (process, name, task) = match self.rng.below(100) {
-            0..42 => self.begin_ingest(),
+            0..42 => self.begin_ingest()?,
             42..84 => {
                 let process = self.process("c-");
                 let kind = match self.rng.below(100) {
@@ -364,26 +346,46 @@ impl Driver {
         self.poll(actor)
     }
 
-    fn begin_ingest(&mut self) -> (Process, String, Task) {
+    fn begin_ingest(&mut self) -> Result<(Process, String, Task), Violation> {
         let process = self.process("in-");
+        if self.rng.chance(20) {
+            let submission = self.submission();
+            let name = format!("ingest key {}", submission.key);
+            let task = ingest_keyed(&process, &submission, &self.announced);
+            return Ok((process, name, task));
+        }
         let sent = self.registry.digests();
         if !sent.is_empty() && self.rng.chance(15) {
             let digest = self.rng.pick(&sent);
-            let rows = self.registry.rows(&digest).cloned().unwrap_or_default();
-            let task = ingest(&process, rows, digest);
-            return (process, format!("ingest {digest} again"), task);
+            return Ok(self.ingest_on(process, digest, "again"));
         }
         if sent.len() > 2 && self.rng.chance(15) {
-            let (one, two) = (self.rng.pick(&sent), self.new_batch());
-            let object = self.group(&[one, two]);
-            let name = format!("ingest group {}", object.name);
-            let task = ingest_group(&process, object);
-            return (process, name, task);
+            // What comes while this PUT is in flight becomes one object: a known batch, a new one.
+            let together = [self.new_batch(), self.rng.pick(&sent)];
+            for digest in together {
+                let (process, name, task) = self.ingest_on(process.clone(), digest, "together");
+                self.spawn(&process.actor, name, task)?;
+            }
         }
         let digest = self.new_batch();
+        Ok(self.ingest_on(process, digest, ""))
+    }
+
+    fn ingest_on(&self, process: Process, digest: Digest, how: &str) -> (Process, String, Task) {
         let rows = self.registry.rows(&digest).cloned().unwrap_or_default();
         let task = ingest(&process, rows, digest);
-        (process, format!("ingest {digest}"), task)
+        (process, format!("ingest {digest} {how}"), task)
+    }
+
+    /// A keyed submission: a new one, or one that was sent before, perhaps long ago.
+    fn submission(&mut self) -> Submission {
+        let alive = self.keys.alive();
+        if !alive.is_empty() && self.rng.chance(60) {
+            return alive[self.rng.below(alive.len())].0.clone();
+        }
+        let rows_max = self.rng.pick(&[1, 4]);
+        let rows = self.rows.rows(self.clock.now_us(), 2, rows_max);
+        self.keys.begin(rows)
     }
 
     fn new_batch(&mut self) -> Digest {
@@ -443,7 +445,7 @@ impl Driver {
 
     fn finished(&mut self, actor: &str, name: &str, done: Done) -> Result<(), Violation> {
         // What landed in this very step counts.
-        self.track();
+        self.track()?;
         let failed = match done {
             Done::Ingest { batches, receipt } => match receipt {
                 Ok(object) => {
@@ -456,6 +458,7 @@ impl Driver {
                 }
                 Err(failed) => Some(failed),
             },
+            Done::Keyed { key, receipt } => self.attempted(actor, key, receipt)?,
             Done::Job {
                 job,
                 sealed,
@@ -490,6 +493,33 @@ impl Driver {
         match failed {
             None => Ok(()),
             Some(failed) => self.failed(actor, name, &failed),
+        }
+    }
+
+    /// An attempt with a key came to its end.
+    fn attempted(
+        &mut self,
+        actor: &str,
+        key: usize,
+        receipt: Result<Digest, Failed>,
+    ) -> Result<Option<Failed>, Violation> {
+        let age_us_max = self.settings.ingest.key_age_us_max;
+        match receipt {
+            Ok(batch) => {
+                self.note(format!("{actor}: acknowledges {batch} with key {key}"));
+                self.tally.acks += 1;
+                self.tally.retries += u64::from(self.keys.acked(key));
+                i1_durable_ack(&self.registry, &[batch])?;
+                Ok(None)
+            }
+            Err(failed) if failed.kind == ErrorKind::Conflict => {
+                self.note(format!("{actor}: key {key} is old"));
+                match self.keys.may_be_old(key, self.clock.now_us(), age_us_max) {
+                    true => Ok(None),
+                    false => Err(Violation::new("no defect of ours", failed.text)),
+                }
+            }
+            Err(failed) => Ok(Some(failed)),
         }
     }
 
@@ -603,6 +633,13 @@ impl Driver {
             let task = ingest(&process, rows, digest);
             self.alone(&process.actor, "replay", task).await?;
         }
+        for (submission, batch) in self.keys.alive().iter().rev().take(3) {
+            if batch.is_some_and(|batch| landed.contains(&batch)) {
+                let task = ingest_keyed(&process, submission, &self.announced);
+                self.alone(&process.actor, "replay with a key", task)
+                    .await?;
+            }
+        }
         let object = self.group(&[landed[0], landed[landed.len() - 1]]);
         let task = ingest_group(&process, object);
         self.alone(&process.actor, "replay together", task).await?;
@@ -620,6 +657,11 @@ impl Driver {
             self.clock
                 .advance(self.settings.compact.history_us + MINUTE_US);
             self.job(Job::Sweep).await?;
+        }
+        self.clock.advance(self.settings.compact.marker_keep_us);
+        self.job(Job::Sweep).await?;
+        if let Some(key) = self.store.keys("tenants/default/idem/").first() {
+            return Err(Violation::new(NAME, format!("{key} stays")));
         }
         let left = self.store.keys("tenants/default/l0/");
         if let Some(key) = left.first() {
@@ -641,12 +683,14 @@ impl Driver {
 /// Short times and small limits, so that everything happens within a run.
 fn settings(rng: &mut Rng, clock: &ManualClock) -> Settings {
     let history_us = rng.pick(&[40, 90]) * MINUTE_US;
+    let key_age_us_max = rng.pick(&[1, 20]) * HOUR_US;
     let compact = stele_compact::Options {
         seal_delay_us: rng.between(1, 10) * MINUTE_US,
         reopen_ratio: rng.pick(&[0.0, 0.1, 5.0]),
         reopen_age_us: rng.pick(&[5, 60]) * MINUTE_US,
         sweep_grace_us: rng.pick(&[5, 15]) * MINUTE_US,
         history_us,
+        marker_keep_us: 2 * key_age_us_max,
         target_file_bytes: rng.pick(&[8 << 10, 64 << 20]),
         heads_kept: rng.pick(&[2, 20]),
         ..stele_compact::Options::default()
@@ -655,10 +699,15 @@ fn settings(rng: &mut Rng, clock: &ManualClock) -> Settings {
         history_us,
         checkpoint_every: rng.pick(&[3, 5, 20]),
     };
+    let ingest = stele_ingest::Options {
+        group: Some(GroupLimits::default()),
+        key_age_us_max,
+    };
     Settings {
         tenant: TenantId::default(),
         clock: clock.clone(),
         compact,
         table,
+        ingest,
     }
 }

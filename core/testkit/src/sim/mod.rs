@@ -9,9 +9,11 @@
 //! invariants of HAZARDS by name. In the end the faults stop, and what is left must settle.
 
 mod driver;
+mod keyed;
 mod observer;
 mod process;
 mod registry;
+mod traffic;
 
 use std::fmt;
 
@@ -58,6 +60,10 @@ pub struct Tally {
     pub crashes: u64,
     /// Batches acknowledged.
     pub acks: u64,
+    /// Of them, attempts with a key that was sent before.
+    pub retries: u64,
+    /// L0 objects of several batches that landed.
+    pub groups: u64,
     /// L0 objects that landed.
     pub landed: u64,
     /// Versions of the table.
@@ -87,6 +93,8 @@ impl Tally {
         self.faults += other.faults;
         self.crashes += other.crashes;
         self.acks += other.acks;
+        self.retries += other.retries;
+        self.groups += other.groups;
         self.landed += other.landed;
         self.versions += other.versions;
         self.windows_sealed += other.windows_sealed;
@@ -104,14 +112,17 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} requests, {} faults, {} crashes, {} acks, {} L0 objects, {} versions, \
+            "{} requests, {} faults, {} crashes, {} acks ({} with a known key), \
+             {} L0 objects ({} groups), {} versions, \
              {} windows sealed ({} again), {} deleted, {} queries, {} errors, {} ghost entries, {} checks, \
              {} samples",
             self.requests,
             self.faults,
             self.crashes,
             self.acks,
+            self.retries,
             self.landed,
+            self.groups,
             self.versions,
             self.windows_sealed,
             self.windows_resealed,

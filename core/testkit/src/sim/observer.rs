@@ -74,6 +74,7 @@ impl Observer {
                     landed |= key.starts_with("l0/");
                     logged |= key.starts_with("table/_delta_log/") && key.ends_with(".json");
                 }
+                Mutation::Deleted(path) if relative(path.as_ref()).starts_with("idem/") => {}
                 Mutation::Deleted(path) => deleted.push(path.clone()),
             }
         }
@@ -378,13 +379,19 @@ fn i6_only_superseded_objects_were_deleted(
 /// Delta fixes the names of log entries, and no store can refuse a name that was deleted. So a
 /// writer that slept for longer than the history can re-create an entry that sweep deleted: its
 /// commit does not count, no reader follows it (the other invariants would tell), and sweep
-/// deletes it. It must lie below the entries of the history, never among them.
+/// deletes it. It must lie below the entries of the history, never among them. A key's marker may
+/// come again after its sweep: then the key begins anew.
 fn i7_no_key_has_two_contents(store: &MemoryStore, swept_below: u64) -> Checked {
     let is_below = |key: &object_store::path::Path| {
         let version = stele_store::keys::log_entry_version(relative(key.as_ref()));
         version.is_some_and(|version| version < swept_below)
     };
-    match store.reused_keys().into_iter().find(|key| !is_below(key)) {
+    let is_marker = |key: &object_store::path::Path| relative(key.as_ref()).starts_with("idem/");
+    let reused = store.reused_keys().into_iter();
+    match reused
+        .filter(|key| !is_marker(key))
+        .find(|key| !is_below(key))
+    {
         None => Ok(()),
         Some(key) => Err(Violation::new(
             "I7 no key reuse",

@@ -1,10 +1,12 @@
 //! The actors: what each of them keeps in memory, and the tasks they run.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures::future::LocalBoxFuture;
 use stele_compact::{Budget, Compactor, Options, reader};
-use stele_ingest::{Ingestor, Receipt};
+use stele_ingest::{IdempotencyKey, Ingestor, Prepared};
 use stele_model::{Clock, Digest, ErrorKind, L0Name, Resolution, Rows, TenantId};
 use stele_store::{TenantStore, Tier};
 use stele_table::{TableLog, View, set_rollups_paused};
@@ -31,6 +33,7 @@ pub(super) struct Process {
     pub actor: String,
     pub store: TenantStore,
     pub log: Arc<TableLog>,
+    pub ingestor: Ingestor,
     pub compactor: Arc<Compactor>,
     pub clock: Arc<dyn Clock>,
 }
@@ -42,6 +45,7 @@ pub(super) struct Settings {
     pub clock: ManualClock,
     pub compact: Options,
     pub table: stele_table::Options,
+    pub ingest: stele_ingest::Options,
 }
 
 impl Process {
@@ -59,10 +63,12 @@ impl Process {
         let options = s.compact.clone();
         let log_of = Arc::clone(&log);
         let compactor = Compactor::new(store.clone(), log_of, options, Arc::clone(&clock), ids);
+        let ingestor = Ingestor::with_options(store.clone(), s.ingest.clone());
         Self {
             actor: actor.to_owned(),
             store,
             log,
+            ingestor,
             compactor: Arc::new(compactor),
             clock,
         }
@@ -98,6 +104,11 @@ pub(super) enum Done {
         batches: Vec<Digest>,
         receipt: Result<L0Name, Failed>,
     },
+    /// One attempt under an idempotency key, and the batch if it was acknowledged.
+    Keyed {
+        key: usize,
+        receipt: Result<Digest, Failed>,
+    },
     Job {
         job: Job,
         sealed: (u64, u64),
@@ -120,25 +131,84 @@ pub(super) struct Answer {
 pub(super) type Task = LocalBoxFuture<'static, Done>;
 
 pub(super) fn ingest(process: &Process, rows: Rows, digest: Digest) -> Task {
-    let ingestor = Ingestor::new(process.store.clone());
+    let ingestor = process.ingestor.clone();
     Box::pin(async move {
         let receipt = match ingestor.accept(rows).await {
-            Ok(Some(Receipt { name, .. })) => Ok(name),
-            Ok(None) => Err(Failed {
-                kind: ErrorKind::Internal,
-                text: "no receipt for a batch with rows".to_owned(),
-            }),
-            Err(error) => Err(Failed {
-                kind: error.kind(),
-                text: chain(&error),
-            }),
+            Ok(Some(receipt)) => Ok(receipt.name),
+            Ok(None) => Err(no_receipt()),
+            Err(error) => Err(failed(&error)),
         };
         let batches = vec![digest];
         Done::Ingest { batches, receipt }
     })
 }
 
-/// Several batches in one object, as the all-in-one groups them.
+fn no_receipt() -> Failed {
+    Failed {
+        kind: ErrorKind::Internal,
+        text: "no receipt for a batch with rows".to_owned(),
+    }
+}
+
+fn failed(error: &stele_ingest::Error) -> Failed {
+    Failed {
+        kind: error.kind(),
+        text: chain(error),
+    }
+}
+
+/// A submission with a key; its first sample has no timestamp.
+#[derive(Clone)]
+pub(super) struct Submission {
+    pub key: usize,
+    pub rows: Rows,
+}
+
+impl Submission {
+    pub fn idempotency_key(&self) -> IdempotencyKey {
+        let text = format!("submission-{}", self.key);
+        IdempotencyKey::new(text.as_bytes()).expect("visible ASCII")
+    }
+}
+
+/// What keyed requests are about to store: key and rows.
+pub(super) type Announced = Rc<RefCell<Vec<(usize, Rows)>>>;
+
+/// One attempt at a keyed submission.
+pub(super) fn ingest_keyed(process: &Process, of: &Submission, announced: &Announced) -> Task {
+    let (process, of, announced) = (process.clone(), of.clone(), Rc::clone(announced));
+    Box::pin(async move {
+        let key = of.key;
+        let receipt = attempt(&process, of, &announced).await;
+        Done::Keyed { key, receipt }
+    })
+}
+
+async fn attempt(
+    process: &Process,
+    of: Submission,
+    announced: &Announced,
+) -> Result<Digest, Failed> {
+    let key = of.idempotency_key();
+    let body = stele_format::batch_digest(&of.rows);
+    let received = process
+        .ingestor
+        .received_us(&key, body, process.clock.now_us());
+    let received_us = received.await.map_err(|error| failed(&error))?;
+    let mut rows = of.rows;
+    rows.rows
+        .iter_mut()
+        .take(1)
+        .for_each(|row| row.ts_us = received_us);
+    announced.borrow_mut().push((of.key, rows.clone()));
+    let prepared = Prepared::new(rows).ok_or_else(no_receipt)?;
+    let receipt = process.ingestor.put(prepared).await;
+    receipt
+        .map(|receipt| receipt.id.digest)
+        .map_err(|error| failed(&error))
+}
+
+/// Several batches in one object, whatever is in flight.
 pub(super) fn ingest_group(process: &Process, object: stele_format::l0::Encoded) -> Task {
     let store = process.store.clone();
     Box::pin(async move {

@@ -39,6 +39,11 @@ impl Registry {
         self.objects.insert(object, batches);
     }
 
+    /// Whether anyone said what is in the object.
+    pub fn knows(&self, object: &Digest) -> bool {
+        self.objects.contains_key(object)
+    }
+
     pub fn rows(&self, batch: &Digest) -> Option<&Rows> {
         self.batches.get(batch)
     }

@@ -70,7 +70,10 @@ fn code_v2(kind: ErrorKind) -> &'static str {
         ErrorKind::NotFound => "not found",
         ErrorKind::TooLarge => "request too large",
         ErrorKind::UnsupportedMedia => "unsupported media type",
-        ErrorKind::Partial | ErrorKind::Unexecutable => "unprocessable entity",
+        ErrorKind::Conflict => "conflict",
+        ErrorKind::Partial | ErrorKind::Contradiction | ErrorKind::Unexecutable => {
+            "unprocessable entity"
+        }
         ErrorKind::Throttled => "too many requests",
         ErrorKind::Unavailable | ErrorKind::QueryTimeout => "unavailable",
         ErrorKind::Corrupt | ErrorKind::Internal => "internal error",

@@ -1,0 +1,65 @@
+//! What each actor sends, and how often: where faults of a random plan may strike.
+
+use crate::fault::{KeyClass, Operation, Traffic};
+
+/// Every process.
+pub(super) const ACTORS: [&str; 7] = ["in-0", "in-1", "c-0", "c-1", "c-2", "q-0", "q-1"];
+const INGEST: &[(KeyClass, Operation, usize)] = &[
+    (KeyClass::L0, Operation::Put, 20),
+    (KeyClass::L0, Operation::Get, 6),
+    (KeyClass::Idem, Operation::Put, 8),
+    (KeyClass::Idem, Operation::Get, 4),
+];
+const COMPACT: &[(KeyClass, Operation, usize)] = &[
+    (KeyClass::L0, Operation::List, 16),
+    (KeyClass::L0, Operation::Get, 20),
+    (KeyClass::L0, Operation::Delete, 10),
+    (KeyClass::Log, Operation::Get, 60),
+    (KeyClass::Log, Operation::Put, 12),
+    (KeyClass::Log, Operation::Put, 12),
+    (KeyClass::Log, Operation::List, 5),
+    (KeyClass::Log, Operation::Delete, 5),
+    (KeyClass::Checkpoint, Operation::Get, 4),
+    (KeyClass::Checkpoint, Operation::Put, 4),
+    (KeyClass::Head, Operation::Get, 5),
+    (KeyClass::Head, Operation::List, 6),
+    (KeyClass::Head, Operation::Put, 10),
+    (KeyClass::Head, Operation::Delete, 5),
+    (KeyClass::Ledger, Operation::Get, 12),
+    (KeyClass::Ledger, Operation::Put, 12),
+    (KeyClass::Ledger, Operation::Delete, 4),
+    (KeyClass::Data, Operation::Get, 50),
+    (KeyClass::Data, Operation::Put, 30),
+    (KeyClass::Data, Operation::List, 3),
+    (KeyClass::Data, Operation::Delete, 8),
+    (KeyClass::Control, Operation::List, 6),
+    (KeyClass::Control, Operation::Put, 5),
+    (KeyClass::Control, Operation::Head, 5),
+    (KeyClass::Idem, Operation::List, 5),
+    (KeyClass::Idem, Operation::Delete, 2),
+];
+const QUERY: &[(KeyClass, Operation, usize)] = &[
+    (KeyClass::L0, Operation::List, 6),
+    (KeyClass::L0, Operation::Get, 20),
+    (KeyClass::Head, Operation::List, 3),
+    (KeyClass::Head, Operation::Get, 3),
+    (KeyClass::Log, Operation::Get, 20),
+    (KeyClass::Checkpoint, Operation::Get, 2),
+    (KeyClass::Ledger, Operation::Get, 2),
+    (KeyClass::Data, Operation::Get, 30),
+];
+const fn traffic(actor: &'static str, sends: &'static [(KeyClass, Operation, usize)]) -> Traffic {
+    Traffic { actor, sends }
+}
+/// Compactors send most, so they are drawn more often.
+pub(super) const TRAFFIC: [Traffic; 9] = [
+    traffic("in-0", INGEST),
+    traffic("in-1", INGEST),
+    traffic("c-0", COMPACT),
+    traffic("c-1", COMPACT),
+    traffic("c-2", COMPACT),
+    traffic("c-0", COMPACT),
+    traffic("c-1", COMPACT),
+    traffic("q-0", QUERY),
+    traffic("q-1", QUERY),
+];
