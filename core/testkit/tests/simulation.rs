@@ -23,6 +23,7 @@ fn every_invariant_holds_and_the_runs_are_busy() {
     assert!(all.faults >= 100, "{all}");
     assert!(all.crashes >= 60, "{all}");
     assert!(all.acks >= 300 && all.queries >= 40, "{all}");
+    assert!(all.retries >= 15 && all.groups >= 50, "{all}");
     assert!(all.windows_sealed >= 100, "{all}");
     assert!(all.windows_resealed >= 20, "{all}");
     assert!(all.deleted >= 400 && all.errors >= 20, "{all}");
