@@ -68,6 +68,8 @@ pub struct Tally {
     pub windows_resealed: u64,
     /// Objects that sweeps deleted.
     pub deleted: u64,
+    /// Rows that expired.
+    pub expired: u64,
     /// Queries answered.
     pub queries: u64,
     /// Queries, jobs and ingests that ended in an error.
@@ -92,6 +94,7 @@ impl Tally {
         self.windows_sealed += other.windows_sealed;
         self.windows_resealed += other.windows_resealed;
         self.deleted += other.deleted;
+        self.expired += other.expired;
         self.queries += other.queries;
         self.errors += other.errors;
         self.ghosts += other.ghosts;
@@ -105,7 +108,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} requests, {} faults, {} crashes, {} acks, {} L0 objects, {} versions, \
-             {} windows sealed ({} again), {} deleted, {} queries, {} errors, {} ghost entries, {} checks, \
+             {} windows sealed ({} again), {} deleted, {} expired, {} queries, {} errors, {} ghost entries, {} checks, \
              {} samples",
             self.requests,
             self.faults,
@@ -116,6 +119,7 @@ impl fmt::Display for Tally {
             self.windows_sealed,
             self.windows_resealed,
             self.deleted,
+            self.expired,
             self.queries,
             self.errors,
             self.ghosts,
