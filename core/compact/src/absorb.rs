@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use stele_format::{MemorySource, Merge, SampleReader, SampleSource, l0, rows_hash};
-use stele_model::{Batch, Day, Digest, L0Name, Rows};
+use stele_model::{Batch, Day, Digest, L0Name, Resolution, Rows};
 use stele_store::L0Object;
 use stele_table::{
-    CommitKind, ConsumedBatch, ConsumedObject, FileEntry, FileKind, TableState, View,
+    CommitKind, Conservation, ConsumedBatch, ConsumedObject, FileEntry, FileKind, TableState, View,
 };
 
 use crate::commit::{Draft, Published, THIS_OPERATION, add_conservation, conservation};
@@ -123,6 +123,11 @@ impl Compactor {
         let mut draft = Draft::new(CommitKind::Absorb);
         draft.consumed = sorted.consumed;
         for (day, rows) in sorted.days {
+            if state.expired.holds(Resolution::Raw, day) {
+                let expired = expired_rows(&rows.into_rows());
+                add_conservation(&mut draft.conservation, &expired);
+                continue;
+            }
             self.absorb_day(&state, day, rows, &shares, &mut draft, report)
                 .await?;
         }
@@ -294,6 +299,19 @@ impl Compactor {
         let new_bytes = rows.len() as u64 * STORED_BYTES_PER_ROW;
         let chosen = plan::merge_with(new_bytes, &sizes, full, shares.input_bytes);
         chosen.into_iter().map(|i| Arc::clone(files[i])).collect()
+    }
+}
+
+/// Rows of an expired day: accounted for, and not kept. Its rollups are frozen, and nothing is
+/// left to tell whether they are duplicates.
+fn expired_rows(rows: &Rows) -> Conservation {
+    let (count, hash) = (rows.len() as u64, rows_hash(rows));
+    Conservation {
+        rows_in: count,
+        expired: count,
+        hash_in: hash,
+        hash_dropped: hash,
+        ..Conservation::default()
     }
 }
 

@@ -12,7 +12,7 @@ use stele_table::{
 
 use crate::compactor::Compactor;
 use crate::error::{Error, Result};
-use crate::plan::SealPlan;
+use crate::plan::{ExpirePlan, SealPlan};
 use crate::report::Report;
 
 /// In a draft's `duplicate_of`: the batch is effective in this very commit.
@@ -30,6 +30,8 @@ pub(crate) struct Draft {
     pub conservation: Conservation,
     /// For a seal: sealed coverage must still be as planned.
     pub seal: Option<SealPlan>,
+    /// For an expire: nothing else may have come to be in its period.
+    pub expire: Option<ExpirePlan>,
 }
 
 impl Draft {
@@ -43,6 +45,7 @@ impl Draft {
             forget_removed: Vec::new(),
             conservation: Conservation::default(),
             seal: None,
+            expire: None,
         }
     }
 
@@ -68,6 +71,7 @@ impl Draft {
         }
         commit.gone.clone_from(&self.gone);
         commit.forget_removed.clone_from(&self.forget_removed);
+        commit.expired = self.expire.as_ref().map(|plan| plan.to);
         commit.conservation = self.conservation;
         commit
     }
@@ -83,7 +87,9 @@ impl Draft {
     fn holds_on(&self, state: &TableState) -> bool {
         let tombs: BTreeSet<&str> = state.removed.iter().map(|f| f.path.as_str()).collect();
         let free = |file: &FileEntry| {
-            !state.files.contains_key(&file.path) && !tombs.contains(file.path.as_str())
+            !state.files.contains_key(&file.path)
+                && !tombs.contains(file.path.as_str())
+                && !state.expired.holds_file(file)
         };
         let unconsumed = |object: &ConsumedObject| !state.unswept.contains_key(&object.name.digest);
         let forgettable = |path: &String| {
@@ -103,6 +109,10 @@ impl Draft {
                 .seal
                 .as_ref()
                 .is_none_or(|plan| plan.still_covers(state))
+            && self
+                .expire
+                .as_ref()
+                .is_none_or(|plan| plan.still_holds(state))
     }
 }
 
@@ -191,6 +201,7 @@ fn count(draft: &Draft, report: &mut Report) {
     report.files_removed += draft.remove.len() as u64;
     report.duplicates += draft.conservation.duplicates;
     report.overridden += draft.conservation.overridden;
+    report.expired += draft.conservation.expired;
     report.rows_in += draft.conservation.rows_in;
     report.rows_out += draft.conservation.rows_out;
 }

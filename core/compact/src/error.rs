@@ -57,6 +57,18 @@ pub enum Error {
         /// Rows dropped with a reason.
         dropped: u64,
     },
+    /// Raw samples would expire and their rollups are not what they fold to. Nothing expires.
+    #[error(
+        "{period} does not expire: its {resolution} rollups are not those of its samples: {what}"
+    )]
+    Unproven {
+        /// The period.
+        period: String,
+        /// The rollups' resolution.
+        resolution: &'static str,
+        /// The first difference.
+        what: String,
+    },
     /// Other compactors took the next version every time.
     #[error("the table moved during each of {attempts} attempts to commit")]
     Contended {
@@ -65,7 +77,7 @@ pub enum Error {
     },
     /// The clocks differ too much to decide about deletion.
     #[error(
-        "our clock and the store's differ by {skew_us} µs; at most {skew_us_max} allows a sweep"
+        "our clock and the store's differ by {skew_us} µs; at most {skew_us_max} allows to forget"
     )]
     Skew {
         /// The difference, µs.
@@ -84,7 +96,7 @@ impl Error {
             Self::Gone { .. } => ErrorKind::NotFound,
             Self::Table(source) => source.kind(),
             Self::Format(source) | Self::Object { source, .. } => source.kind(),
-            Self::NotDisjoint { .. } => ErrorKind::Corrupt,
+            Self::NotDisjoint { .. } | Self::Unproven { .. } => ErrorKind::Corrupt,
             Self::NotConserved { .. } => ErrorKind::Internal,
             Self::Contended { .. } | Self::Skew { .. } => ErrorKind::Unavailable,
         }

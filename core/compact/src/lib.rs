@@ -24,6 +24,7 @@ mod compactor;
 mod consolidate;
 mod days;
 mod error;
+mod expire;
 mod files;
 mod memory;
 mod options;
@@ -38,4 +39,6 @@ mod sweep;
 pub use compactor::Compactor;
 pub use error::{Error, Result};
 pub use options::{Budget, Options};
-pub use report::{Left, Progress, Report, SettleReport, Stage, SweepReport};
+pub use report::{
+    ExpireReport, ExpireWaits, Left, Progress, Report, SettleReport, Stage, SweepReport,
+};

@@ -31,6 +31,8 @@ pub struct Report {
     pub duplicates: u64,
     /// Rows dropped because a greater value was there.
     pub overridden: u64,
+    /// Rows dropped because their day had expired.
+    pub expired: u64,
     /// Rollup rows written.
     pub rollup_rows: u64,
     /// Files added to the table.
@@ -63,6 +65,7 @@ impl Report {
         self.rows_out += other.rows_out;
         self.duplicates += other.duplicates;
         self.overridden += other.overridden;
+        self.expired += other.expired;
         self.rollup_rows += other.rollup_rows;
         self.files_added += other.files_added;
         self.files_removed += other.files_removed;
@@ -128,6 +131,55 @@ pub struct SettleReport {
     pub version: u64,
     /// Whether nothing that could be settled was left.
     pub complete: bool,
+}
+
+/// What an expire removed from the table, and what it waits for. The objects are deleted by sweep,
+/// after the history.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ExpireReport {
+    /// Commits made.
+    pub commits: u64,
+    /// Times the table had moved and the job planned again.
+    pub replans: u64,
+    /// Days whose raw samples expired.
+    pub days: u64,
+    /// Raw samples that expired.
+    pub rows: u64,
+    /// Rollup rows recomputed from them and found equal, bit for bit.
+    pub rollup_rows_verified: u64,
+    /// Files removed from the table, of any resolution.
+    pub files_removed: u64,
+    /// Their bytes.
+    pub files_removed_bytes: u64,
+    /// Bytes read from the store.
+    pub read_bytes: u64,
+    /// Why the next period does not expire, though it is due.
+    pub waits: Option<ExpireWaits>,
+    /// Whether the deadline stopped the run before the work was done.
+    pub stopped: bool,
+    /// Whether rollups are paused, so that nothing expires.
+    pub paused: bool,
+}
+
+/// Why a period that is due does not expire yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpireWaits {
+    /// The retention was set less than an hour ago.
+    Setting {
+        /// When it was set, µs by the store's clock.
+        since_us: i64,
+    },
+    /// An L0 object covers the period and is not absorbed.
+    L0 {
+        /// Its name.
+        object: String,
+    },
+    /// An open file covers the period: some of its rows are not sealed.
+    Open {
+        /// Its path, relative to the table.
+        path: String,
+    },
 }
 
 /// What a sweep deleted, and why it kept what it kept.

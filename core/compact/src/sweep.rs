@@ -111,7 +111,8 @@ impl Compactor {
         Ok(report)
     }
 
-    async fn gather(&self) -> Result<Option<Gathered>> {
+    /// The store's time, with which our own clock must agree: what is forgotten depends on it.
+    pub(crate) async fn store_now_us(&self) -> Result<i64> {
         let now_us = self.store.tier().now_us().await?;
         let skew_us = now_us.abs_diff(self.clock.now_us());
         if skew_us > SKEW_US_MAX {
@@ -120,6 +121,11 @@ impl Compactor {
                 skew_us_max: SKEW_US_MAX,
             });
         }
+        Ok(now_us)
+    }
+
+    async fn gather(&self) -> Result<Option<Gathered>> {
+        let now_us = self.store_now_us().await?;
         let pins = self.store.list(PINS).await?.len() as u64;
         // Cold: no deletion is ever planned on what a process merely remembers.
         let Some(state) = self.log.load().await? else {

@@ -34,6 +34,7 @@ mod sample_file;
 mod scale;
 pub mod schema;
 pub mod to_arrow;
+mod truth;
 mod waiting;
 
 pub use check::{SampleOrRollup, check_file};
@@ -48,6 +49,7 @@ pub use rollup_merge::RollupMerge;
 pub use sample::{RollupChunk, RollupSource, SampleChunk, SampleRow, SampleSource};
 pub use sample_file::{SampleReader, SampleWriter};
 pub use stele_model::FileStats;
+pub use truth::{Compared, RollupTruth};
 
 /// A finished file: its bytes, and what the log says of it.
 #[derive(Debug, Clone)]

@@ -27,7 +27,7 @@ pub use clock::{Clock, Entropy, Ids};
 pub use digest::{Digest, RowsHash};
 pub use error::ErrorKind;
 pub use file::FileStats;
-pub use limits::Limits;
+pub use limits::{Limits, RawRetention};
 pub use names::{L0Name, TenantId};
 pub use receipt::ReceiptId;
 pub use rejection::{Positions, Rejection, Rejections};

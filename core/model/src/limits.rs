@@ -4,7 +4,26 @@
 
 use serde::Serialize;
 
-use crate::time::MINUTE_US;
+use crate::time::{DAY_US, MINUTE_US};
+
+/// What a tenant's retention of raw samples leaves to be accepted. The default is everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RawRetention {
+    /// Days that raw samples are kept; `None` for ever.
+    pub days: Option<u32>,
+    /// Samples before this instant may have expired under an earlier, shorter retention, µs.
+    pub expired_before_us: Option<i64>,
+}
+
+impl RawRetention {
+    /// The earliest timestamp that has not passed the retention at `now_us`, µs.
+    #[must_use]
+    pub fn timestamp_us_min(&self, now_us: i64) -> Option<i64> {
+        let kept = self.days.map(|days| i64::from(days) * DAY_US);
+        let kept_us = kept.map(|kept| now_us.saturating_sub(kept));
+        kept_us.max(self.expired_before_us)
+    }
+}
 
 /// The limits of one request and of a process. All are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +51,9 @@ pub struct Limits {
     pub timestamp_us_min: i64,
     /// How far ahead of the clock a timestamp may be, µs.
     pub future_us_max: i64,
+    /// The tenant's retention of raw samples: set per request from its settings, at most 60 s
+    /// old. What would expire at once is refused.
+    pub raw_retention: RawRetention,
     /// Request bytes being worked on at once in one process.
     pub in_flight_bytes_max: u64,
 }
@@ -50,6 +72,7 @@ impl Default for Limits {
             tag_value_bytes_max: 1024,
             timestamp_us_min: 946_684_800_000_000,
             future_us_max: 10 * MINUTE_US,
+            raw_retention: RawRetention::default(),
             in_flight_bytes_max: 128 << 20,
         }
     }

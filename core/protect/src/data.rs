@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stele_format::{
-    Merge, RollupMerge, RollupReader, RollupSource, SampleOrRollup, SampleReader, SampleSource,
-    check_file,
+    Compared, Merge, RollupMerge, RollupReader, RollupSource, RollupTruth, SampleOrRollup,
+    SampleReader, SampleSource, check_file,
 };
 use stele_model::{Day, Resolution, WindowSet};
 use stele_store::{TenantStore, keys};
 use stele_table::{FileEntry, FileKind, TableState};
 
-use crate::compare::compare;
 use crate::report::{Check, Progress, Stage, VerifyReport};
 use crate::text::chain;
 use crate::verify::Tell;
@@ -65,9 +64,14 @@ pub(crate) async fn check_files(
         let coarse = files.read_all(of_month, report).await;
         for day in &in_month {
             let of_day = days.remove(day).unwrap_or_default();
-            let sealed = check_day_coverage(&of_day, day, report);
+            let frozen = Day::parse(day).is_some_and(|d| state.expired.holds(Resolution::Raw, d));
+            let sealed = match frozen {
+                true => check_frozen_day(&of_day, day, state, report),
+                false => check_day_coverage(&of_day, day, report),
+            };
             // Where a file is damaged, comparing the others would only repeat that.
-            if let Some(whole) = files.read_all(of_day, report).await {
+            let whole = files.read_all(of_day, report).await;
+            if let Some(whole) = whole.filter(|_| !frozen) {
                 check_day(day, &whole, &sealed, coarse.as_deref(), report);
             }
         }
@@ -140,15 +144,44 @@ fn check_day(
             _ => files,
         };
         let kind = FileKind::Sealed(resolution);
-        Some(rollups(
-            of.iter().filter(|(file, _)| file.kind == kind),
-            sealed,
-            report,
-        ))
+        let of_kind = of.iter().filter(|(file, _)| file.kind == kind);
+        Some((resolution, rollups(of_kind, sealed, report)))
     });
     let stored: Vec<_> = stored.collect();
-    let folder = format!("table/resolution=*/period={day}");
-    compare(Merge::new(sources), stored, &folder, report);
+    let folder = |resolution: &str| format!("table/resolution={resolution}/period={day}");
+    let mut raw = Merge::new(sources);
+    let compared = match compare(&mut raw, stored) {
+        Ok(compared) => compared,
+        Err(error) => return report.find(Check::Rollups, folder("*"), chain(&error)),
+    };
+    let tally = raw.tally();
+    let twice = tally.duplicates + tally.overridden;
+    if twice > 0 {
+        let what = format!("raw files hold {twice} samples twice");
+        report.find(Check::Objects, folder("raw"), what);
+    }
+    for compared in compared {
+        report.rollup_rows += compared.rows;
+        let object = folder(compared.resolution.partition());
+        for what in compared.found {
+            report.find(Check::Rollups, object.clone(), what);
+        }
+        if compared.unspelled > 0 {
+            let what = format!("and {} more rows are wrong", compared.unspelled);
+            report.find(Check::Rollups, object, what);
+        }
+    }
+}
+
+fn compare(
+    raw: &mut Merge,
+    stored: Vec<(Resolution, Box<dyn RollupSource>)>,
+) -> stele_format::Result<Vec<Compared>> {
+    let mut truth = RollupTruth::new(stored);
+    while let Some(chunk) = raw.next_chunk()? {
+        truth.push(&chunk.series, &chunk.rows)?;
+    }
+    truth.finish()
 }
 
 /// Whether 60 s and 15 min files cover exactly the windows that the day's raw files do: those.
@@ -160,18 +193,54 @@ fn check_day_coverage(files: &[Arc<FileEntry>], day: &str, report: &mut VerifyRe
     sealed
 }
 
-/// Whether the 60 min files of a month cover exactly the windows that its raw files do.
+/// Of a day whose raw samples have expired nothing is left to recompute its rollups from. Those
+/// that are left must cover the same windows. Answers which.
+fn check_frozen_day(
+    files: &[Arc<FileEntry>],
+    day: &str,
+    state: &TableState,
+    report: &mut VerifyReport,
+) -> WindowSet {
+    report.frozen_days += 1;
+    let frozen = covered(files, FileKind::Sealed(Resolution::M15));
+    let fine = files
+        .iter()
+        .any(|f| f.kind == FileKind::Sealed(Resolution::S60));
+    let expired = Day::parse(day).is_some_and(|d| state.expired.holds(Resolution::S60, d));
+    if fine || !expired {
+        check_coverage(files, day, Resolution::S60, &frozen, report);
+    }
+    for file in files.iter().filter(|file| state.expired.holds_file(file)) {
+        let key = keys::data_file(&file.path);
+        report.find(Check::Objects, key, "is live in a period that has expired");
+    }
+    frozen
+}
+
+/// Whether the 60 min files of a month cover exactly the windows that its raw files do, and of
+/// days whose raw samples have expired those that its 15 min files do, while there are any.
 fn check_month(
     files: &[Arc<FileEntry>],
     month: &str,
     state: &TableState,
     report: &mut VerifyReport,
 ) {
-    let raw = state
-        .files_of(RAW)
-        .filter(|file| file.period.starts_with(month));
-    let raw: Vec<Arc<FileEntry>> = raw.cloned().collect();
-    check_coverage(files, month, Resolution::M60, &covered(&raw, RAW), report);
+    let of_month = |kind| {
+        let files = state.files_of(kind);
+        let files = files.filter(|file| file.period.starts_with(month)).cloned();
+        covered(&files.collect::<Vec<_>>(), kind)
+    };
+    let fine = of_month(FileKind::Sealed(Resolution::M15));
+    let mut sealed = of_month(RAW);
+    sealed.extend(&state.expired.of(Resolution::Raw, &fine));
+    // Where 15 min rollups have expired, too, there is nothing to compare with.
+    let hourly = covered(files, FileKind::Sealed(Resolution::M60));
+    sealed.extend(&state.expired.of(Resolution::M15, &hourly));
+    check_coverage(files, month, Resolution::M60, &sealed, report);
+    for file in files.iter().filter(|file| state.expired.holds_file(file)) {
+        let key = keys::data_file(&file.path);
+        report.find(Check::Objects, key, "is live in a period that has expired");
+    }
 }
 
 fn covered(files: &[Arc<FileEntry>], kind: FileKind) -> WindowSet {

@@ -78,6 +78,10 @@ pub struct VerifyReport {
     pub sample_rows: u64,
     /// Rollup rows compared with their samples, bit for bit.
     pub rollup_rows: u64,
+    /// Days whose raw samples have expired: their rollups are read, and there is nothing left to
+    /// recompute them from.
+    #[serde(default)]
+    pub frozen_days: u64,
     /// What is wrong, in the order found; at most 1,000.
     pub findings: Vec<Finding>,
     /// How many things are wrong.

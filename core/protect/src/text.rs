@@ -2,9 +2,6 @@
 
 use std::error::Error;
 
-use stele_model::Series;
-use stele_model::time::rfc3339;
-
 /// An error and its sources in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -18,9 +15,4 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// One bin of one series.
-pub(crate) fn place(series: &Series, ts_us: i64) -> String {
-    format!("{} {} at {}", series.metric, series.tags, rfc3339(ts_us))
 }

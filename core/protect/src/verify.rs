@@ -23,7 +23,9 @@ const ATTEMPTS: usize = 5;
 /// - rows are conserved by every commit still in the log, and by all commits together;
 /// - every batch of the ledger is effective exactly once;
 /// - every live file and every unabsorbed L0 object holds the bytes and rows it should;
-/// - the rollups of every sealed window are, bit for bit, what its raw samples fold to.
+/// - the rollups of every sealed window are, bit for bit, what its raw samples fold to, while it
+///   has them: a day whose raw samples have expired is counted, and no period that has expired
+///   holds a file.
 ///
 /// Holds one day's files and one month's 60 min files in memory. Compaction may run meanwhile: a
 /// file superseded since is kept for the history.
@@ -126,6 +128,7 @@ fn compare(by_heads: &TableState, by_log: &TableState, report: &mut VerifyReport
         ("removed files", by_heads.removed != by_log.removed),
         ("entry", by_heads.entry_digest != by_log.entry_digest),
         ("metadata", by_heads.meta != by_log.meta),
+        ("expired periods", by_heads.expired != by_log.expired),
     ];
     for (what, _) in differing.into_iter().filter(|(_, differs)| *differs) {
         let head = keys::head(by_log.version);

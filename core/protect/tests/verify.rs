@@ -159,6 +159,46 @@ fn about(report: &VerifyReport, check: Check, object: &str) -> bool {
 }
 
 #[tokio::test]
+async fn a_store_whose_raw_samples_expired_is_whole_and_says_so() {
+    let world = World::busy().await;
+    let clock = Arc::new(world.clock.clone());
+    let (log, ids) = (Arc::clone(&world.log), Arc::new(SeededIds::new(40)));
+    let compactor = Compactor::new(world.store.clone(), log, Options::default(), clock, ids);
+    let keep = stele_table::Retention {
+        raw_days: Some(1),
+        ..stele_table::Retention::default()
+    };
+    stele_table::set_retention(&world.store, keep)
+        .await
+        .unwrap();
+    world.clock.advance(10 * DAY_US);
+    let all = Budget::unlimited();
+    compactor.settle(&all, &|_| ()).await.unwrap();
+    let expired = compactor.expire(&all).await.unwrap();
+    assert!(expired.days >= 2, "{expired:?}");
+    // A row that comes too late, and one that does not.
+    let mut late = RowGen::new(Rng::new(5), 2).rows(20_779 * DAY_US + HOUR_US, 0, 3);
+    late.rows[0].ts_us = world.clock.now_us();
+    let encoded = l0::encode(&[batch(late)]).unwrap();
+    let put = world.store.l0_put(&encoded.name, encoded.bytes).await;
+    put.unwrap();
+    compactor.absorb(&all).await.unwrap();
+    let report = world.verify().await;
+    assert!(report.is_clean(), "{:?}", report.findings);
+    assert_eq!(report.frozen_days, expired.days);
+    // A frozen rollup that is gone is missed.
+    let log = &world.log;
+    let state = log.load().await.unwrap().unwrap();
+    let lost = state.files_of(FileKind::Sealed(Resolution::M15)).next();
+    let id = OperationId("3".repeat(32));
+    let mut commit = Commit::new(id, CommitKind::Consolidate, world.clock.now_us());
+    commit.remove = vec![lost.unwrap().path.clone()];
+    let done = log.commit(&state, commit).await.unwrap();
+    assert!(matches!(done, Outcome::Committed(_)));
+    assert!(!world.verify().await.is_clean());
+}
+
+#[tokio::test]
 async fn a_whole_store_has_no_findings_and_everything_was_read() {
     let world = World::busy().await;
     let report = world.verify().await;

@@ -9,6 +9,7 @@ use stele_model::Digest;
 use crate::commit::{CommitKind, ConsumedBatch, check_rows};
 use crate::entry::{Consumed, LogEntry};
 use crate::error::Damage;
+use crate::expired::Change;
 use crate::head::{Manifest, files_digest};
 use crate::ledger::LedgerFile;
 use crate::state::{LedgerObject, LedgerOperation, RemovedFile, TableState, Totals, Unswept};
@@ -65,6 +66,7 @@ pub(crate) fn apply(
     next.entry_digest = digest;
     next.operation = entry.operation().to_owned();
     check_conserved(state, entry, attached)?;
+    check_expiry(state, entry)?;
     move_files(&mut next, entry)?;
     forget(&mut next, entry)?;
     match attached {
@@ -73,6 +75,7 @@ pub(crate) fn apply(
         Attached::Manifest(manifest) => merge_ledger(&mut next, entry, manifest)?,
     }
     add_totals(&mut next.totals, entry);
+    next.expired = entry.facts.expired.unwrap_or(next.expired);
     Ok(next)
 }
 
@@ -92,6 +95,19 @@ fn check_conserved(
         .check()
         .and_then(|()| check_rows(claim, &removed, &consumed, &entry.add))
         .map_err(|refusal| Damage::Conservation(Box::new(refusal)))
+}
+
+fn check_expiry(state: &TableState, entry: &LogEntry) -> Result<(), Damage> {
+    let change = Change {
+        kind: entry.kind(),
+        add: &entry.add,
+        remove: &entry.remove,
+        to: entry.facts.expired,
+        rows_expired: entry.conservation().expired,
+        objects: entry.facts.consumed.objects,
+    };
+    let refused = |refusal| Damage::Expiry(Box::new(refusal));
+    change.check(state).map_err(refused)
 }
 
 fn move_files(next: &mut TableState, entry: &LogEntry) -> Result<(), Damage> {
@@ -199,6 +215,9 @@ fn merge_ledger(
     }
     if manifest.totals != next.totals || manifest.removed != next.removed {
         return disagrees("the manifest's totals");
+    }
+    if manifest.expired != next.expired {
+        return disagrees("the manifest's expired periods");
     }
     if manifest.files_digest != files_digest(&next.files)? {
         return disagrees("the manifest's file list");

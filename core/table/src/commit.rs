@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use stele_model::{Day, Digest, L0Name, RowsHash};
 
 use crate::error::Refusal;
+use crate::expired::{Change, Expired};
 use crate::file::FileEntry;
 use crate::state::TableState;
 
@@ -30,6 +31,8 @@ pub enum CommitKind {
     Consolidate,
     /// Notes which L0 objects and removed files no longer exist; changes no row.
     Sweep,
+    /// A period of one resolution is past its retention.
+    Expire,
     /// Merges the ledger and precedes a checkpoint; written by the table itself.
     Ledger,
 }
@@ -44,6 +47,7 @@ impl CommitKind {
             Self::Seal => "seal",
             Self::Consolidate => "consolidate",
             Self::Sweep => "sweep",
+            Self::Expire => "expire",
             Self::Ledger => "ledger",
         }
     }
@@ -163,6 +167,8 @@ pub struct Commit {
     /// Paths in [`TableState::removed`] and keys in [`crate::LedgerState::retired`] whose objects
     /// were deleted.
     pub forget_removed: Vec<String>,
+    /// What has expired from this commit on; of an expire, and of nothing else.
+    pub expired: Option<Expired>,
     /// Where its rows went.
     pub conservation: Conservation,
     /// The committer's clock, µs.
@@ -181,6 +187,7 @@ impl Commit {
             consumed: Vec::new(),
             gone: Vec::new(),
             forget_removed: Vec::new(),
+            expired: None,
             conservation: Conservation::default(),
             timestamp_us,
         }
@@ -206,8 +213,20 @@ impl Commit {
         self.check_files(on)?;
         self.check_consumed(on)?;
         self.check_forgotten(on)?;
+        self.change().check(on)?;
         self.conservation.check()?;
         self.check_rows(on)
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change {
+            kind: self.kind,
+            add: &self.add,
+            remove: &self.remove,
+            to: self.expired,
+            rows_expired: self.conservation.expired,
+            objects: self.consumed.len() as u64,
+        }
     }
 
     fn check_files(&self, on: &TableState) -> Result<(), Refusal> {

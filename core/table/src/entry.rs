@@ -9,6 +9,7 @@ use stele_model::{Digest, RowsHash};
 use crate::action::{APP_ID, Add, Line, MANIFEST_KEY, MetaData, Protocol, Remove, Txn};
 use crate::commit::{Commit, CommitKind, Conservation};
 use crate::error::Damage;
+use crate::expired::Expired;
 use crate::file::FileEntry;
 use crate::state::{LedgerObject, TableMeta, TableState};
 
@@ -70,6 +71,8 @@ pub(crate) struct Facts {
     pub gone: Vec<Digest>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forget_removed: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<Expired>,
     pub conservation: Conservation,
 }
 
@@ -121,6 +124,12 @@ impl LogEntry {
     #[must_use]
     pub fn conservation(&self) -> &Conservation {
         &self.facts.conservation
+    }
+
+    /// What has expired from this commit on; of an expire only.
+    #[must_use]
+    pub fn expired(&self) -> Option<Expired> {
+        self.facts.expired
     }
 
     /// What it consumed, in sums.
@@ -266,6 +275,7 @@ fn facts_on(on: &TableState, operation: &str, kind: CommitKind, timestamp_us: i6
         consumed: Consumed::default(),
         gone: Vec::new(),
         forget_removed: Vec::new(),
+        expired: None,
         conservation: Conservation::default(),
     }
 }
@@ -309,6 +319,7 @@ pub(crate) fn encode(
     facts.consumed = Consumed::of(&commit.consumed);
     facts.gone = commit.gone.clone();
     facts.forget_removed = commit.forget_removed.clone();
+    facts.expired = commit.expired;
     facts.conservation = commit.conservation;
     let mut lines = Lines::new(on.version + 1, facts)?;
     for path in &commit.remove {

@@ -2,6 +2,8 @@
 
 use stele_model::{Digest, ErrorKind};
 
+use crate::retention::Kept;
+
 /// The result of everything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -49,6 +51,30 @@ pub enum Error {
         /// How long it may take: a quarter of the history, µs.
         limit_us: i64,
     },
+    /// A retention beyond what may be set.
+    #[error("a retention of {days} days for {resolution} is not within 1 to {days_max} days")]
+    RetentionDays {
+        /// The resolution.
+        resolution: &'static str,
+        /// What was asked for, days.
+        days: u32,
+        /// The most that may be set, days.
+        days_max: u32,
+    },
+    /// A resolution would be forgotten before a finer one.
+    #[error(
+        "{resolution} would be kept {kept}, and the finer {finer} {finer_kept}: keep it as long"
+    )]
+    RetentionOrder {
+        /// The resolution.
+        resolution: &'static str,
+        /// How long it would be kept.
+        kept: Kept,
+        /// The next finer resolution.
+        finer: &'static str,
+        /// How long that would be kept.
+        finer_kept: Kept,
+    },
     /// Others kept winning the race for the next object of a chain.
     #[error("{key}: others kept changing it")]
     Contended {
@@ -65,6 +91,7 @@ impl Error {
             Self::Store(source) => source.kind(),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Refused { .. } => ErrorKind::Internal,
+            Self::RetentionDays { .. } | Self::RetentionOrder { .. } => ErrorKind::Malformed,
             Self::Unresolved { .. } | Self::Slow { .. } | Self::Contended { .. } => {
                 ErrorKind::Unavailable
             }
@@ -159,6 +186,9 @@ pub enum Damage {
     /// An entry does not conserve rows (I4).
     #[error("rows are not conserved: {0}")]
     Conservation(#[source] Box<Refusal>),
+    /// An entry touches an expired period.
+    #[error("expired periods are not respected: {0}")]
+    Expiry(#[source] Box<Refusal>),
     /// Two stored accounts of one thing differ.
     #[error("{what} disagrees with what the log adds up to")]
     Disagrees {
@@ -225,6 +255,12 @@ pub enum Refusal {
         left: String,
         /// Its right side.
         right: String,
+    },
+    /// It breaks a rule of expiry.
+    #[error("{what}")]
+    Expiry {
+        /// The broken rule.
+        what: &'static str,
     },
     /// The state it was planned on is no table.
     #[error("planned on a table that does not exist")]

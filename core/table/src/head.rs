@@ -14,13 +14,23 @@ use stele_store::keys;
 
 use crate::codec;
 use crate::error::Damage;
+use crate::expired::Expired;
 use crate::file::FileEntry;
 use crate::state::{
     LedgerObject, LedgerState, RemovedFile, TableMeta, TableState, Totals, Unswept,
 };
 
-/// The layout of heads and manifests.
+/// The layout of heads and manifests while nothing has expired.
 const FORMAT: u32 = 1;
+/// The layout once something has: software that knows nothing of it must not read on.
+const FORMAT_EXPIRED: u32 = 2;
+
+fn format_of(expired: &Expired) -> u32 {
+    match expired.is_nothing() {
+        true => FORMAT,
+        false => FORMAT_EXPIRED,
+    }
+}
 
 #[derive(Serialize)]
 struct HeadRef<'a> {
@@ -35,6 +45,8 @@ struct HeadRef<'a> {
     ledger: &'a LedgerState,
     totals: &'a Totals,
     removed: &'a [RemovedFile],
+    #[serde(skip_serializing_if = "Expired::is_nothing")]
+    expired: Expired,
 }
 
 #[derive(Deserialize)]
@@ -50,11 +62,13 @@ struct Head {
     ledger: LedgerState,
     totals: Totals,
     removed: Vec<RemovedFile>,
+    #[serde(default)]
+    expired: Expired,
 }
 
-fn check_format(format: u32) -> Result<(), Damage> {
+fn check_format(format: u32, expired: &Expired) -> Result<(), Damage> {
     match format {
-        FORMAT => Ok(()),
+        FORMAT | FORMAT_EXPIRED if format == format_of(expired) => Ok(()),
         other => Err(Damage::value("format", &other.to_string())),
     }
 }
@@ -85,7 +99,7 @@ pub(crate) fn files_by_path(
 /// The head of a version.
 pub(crate) fn encode_head(state: &TableState) -> Result<Bytes, Damage> {
     codec::pack(&HeadRef {
-        format: FORMAT,
+        format: format_of(&state.expired),
         version: state.version,
         timestamp_us: state.timestamp_us,
         entry_digest: state.entry_digest,
@@ -96,13 +110,14 @@ pub(crate) fn encode_head(state: &TableState) -> Result<Bytes, Damage> {
         ledger: &state.ledger,
         totals: &state.totals,
         removed: &state.removed,
+        expired: state.expired,
     })
 }
 
 /// The state a head holds; whether it is true is for the log to say.
 pub(crate) fn decode_head(bytes: &[u8]) -> Result<TableState, Damage> {
     let head: Head = codec::unpack(bytes)?;
-    check_format(head.format)?;
+    check_format(head.format, &head.expired)?;
     Ok(TableState {
         version: head.version,
         timestamp_us: head.timestamp_us,
@@ -114,6 +129,7 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<TableState, Damage> {
         ledger: head.ledger,
         totals: head.totals,
         removed: head.removed,
+        expired: head.expired,
     })
 }
 
@@ -129,6 +145,8 @@ pub(crate) struct Manifest {
     pub unswept: Vec<Unswept>,
     pub totals: Totals,
     pub removed: Vec<RemovedFile>,
+    #[serde(default, skip_serializing_if = "Expired::is_nothing")]
+    pub expired: Expired,
     /// The number of live files, which the checkpoint lists.
     pub files: u64,
     /// The digest of their list.
@@ -139,13 +157,14 @@ impl Manifest {
     /// The manifest of the ledger commit after `on`.
     pub fn new(on: &TableState, ledger: LedgerState) -> Result<Self, Damage> {
         Ok(Self {
-            format: FORMAT,
+            format: format_of(&on.expired),
             version: on.version + 1,
             meta: on.meta.clone(),
             ledger,
             unswept: on.unswept.values().cloned().collect(),
             totals: on.totals,
             removed: on.removed.clone(),
+            expired: on.expired,
             files: on.files.len() as u64,
             files_digest: files_digest(&on.files)?,
         })
@@ -166,7 +185,7 @@ impl Manifest {
     /// The reverse of [`Manifest::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         let manifest: Self = codec::unpack(bytes)?;
-        check_format(manifest.format)?;
+        check_format(manifest.format, &manifest.expired)?;
         Ok(manifest)
     }
 

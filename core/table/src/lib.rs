@@ -17,17 +17,20 @@
 
 mod action;
 mod apply;
+mod chain;
 mod checkpoint;
 mod codec;
 mod commit;
 mod entry;
 mod error;
+mod expired;
 mod file;
 mod head;
 mod ledger;
 mod load;
 mod log;
 mod pause;
+mod retention;
 mod schema;
 mod state;
 mod view;
@@ -38,10 +41,12 @@ pub use commit::{
 };
 pub use entry::{Consumed, LogEntry};
 pub use error::{Damage, Error, Refusal, Result};
+pub use expired::Expired;
 pub use file::{FileEntry, FileKind};
 pub use ledger::LedgerRow;
 pub use log::{Options, TableLog};
 pub use pause::{Paused, rollups_paused, set_rollups_paused};
+pub use retention::{Kept, Retention, RetentionInForce, retention, set_retention};
 pub use state::{
     LedgerObject, LedgerOperation, LedgerSegment, LedgerState, RemovedFile, Retired, TableMeta,
     TableState, Totals, Unswept,

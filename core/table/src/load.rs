@@ -223,6 +223,7 @@ impl TableLog {
             ledger: manifest.ledger_at(object),
             totals: manifest.totals,
             removed: manifest.removed,
+            expired: manifest.expired,
         };
         Ok((state, after?))
     }

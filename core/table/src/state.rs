@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stele_model::{Digest, L0Name, RowsHash, WindowSet};
 
+use crate::expired::Expired;
 use crate::file::{FileEntry, FileKind};
 
 /// One version of the table: cheap to clone, never changed in place.
@@ -31,6 +32,8 @@ pub struct TableState {
     pub totals: Totals,
     /// Files no longer live whose objects may still exist, oldest removal first.
     pub removed: Vec<RemovedFile>,
+    /// Which periods have expired.
+    pub expired: Expired,
 }
 
 /// What is fixed when a table is created.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::join;
-use stele_model::WindowSet;
+use stele_model::{Resolution, WindowSet};
 use stele_store::{L0Object, keys};
 
 use crate::error::Result;
@@ -76,13 +76,14 @@ impl View {
         Self::read(log, log.newest_seen()).await
     }
 
-    /// Windows whose rollups are not valid: an `open` file or an L0 object covers them.
+    /// Windows whose rollups are not valid: an `open` file or an L0 object covers them, and their
+    /// raw data has not expired. Rollups of an expired window are frozen, whatever still arrives.
     #[must_use]
     pub fn open_windows(&self) -> WindowSet {
         let mut windows = self.state.open_windows_of_files();
         for object in &self.l0 {
             windows.extend(&object.name.windows());
         }
-        windows
+        self.state.expired.not_of(Resolution::Raw, &windows)
     }
 }

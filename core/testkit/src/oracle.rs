@@ -100,6 +100,12 @@ impl Samples {
         Ok(all)
     }
 
+    /// The samples from `ts_us` on.
+    #[must_use]
+    pub fn since(&self, ts_us: i64) -> Self {
+        Self(since(&self.0, ts_us))
+    }
+
     /// How many samples there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -178,7 +184,33 @@ impl Samples {
     }
 }
 
+/// What is not before `ts_us`, without series that have nothing left.
+fn since<T: Clone>(
+    all: &BTreeMap<Series, BTreeMap<i64, T>>,
+    ts_us: i64,
+) -> BTreeMap<Series, BTreeMap<i64, T>> {
+    let rest = all.iter().map(|(series, rows)| {
+        let rows = rows.range(ts_us..).map(|(ts, row)| (*ts, row.clone()));
+        (series.clone(), rows.collect::<BTreeMap<_, _>>())
+    });
+    rest.filter(|(_, rows)| !rows.is_empty()).collect()
+}
+
 impl Rollups {
+    /// The bins from `ts_us` on.
+    #[must_use]
+    pub fn since(&self, ts_us: i64) -> Self {
+        Self(since(&self.0, ts_us))
+    }
+
+    /// Adds the bins of `other` before `ts_us`.
+    pub fn add_before(&mut self, ts_us: i64, other: &Self) {
+        for (series, bins) in &other.0 {
+            let bins = bins.range(..ts_us).map(|(ts, bin)| (*ts, bin.clone()));
+            self.0.entry(series.clone()).or_default().extend(bins);
+        }
+    }
+
     /// Everything a source gives.
     ///
     /// # Errors

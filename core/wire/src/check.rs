@@ -111,13 +111,34 @@ pub(crate) fn check_tags<'a>(
 pub(crate) struct TimeRange {
     pub min_us: i64,
     pub max_us: i64,
+    min: Earliest,
+}
+
+/// What sets the earliest timestamp.
+#[derive(Debug, Clone, Copy)]
+enum Earliest {
+    Limit,
+    /// The tenant's retention of raw samples, days.
+    Retention(u32),
+    /// An earlier, shorter retention.
+    Expired,
 }
 
 impl TimeRange {
     pub(crate) fn new(now_us: i64, limits: &Limits) -> Self {
+        let (raw, limit_us) = (limits.raw_retention, limits.timestamp_us_min);
+        let kept_us = raw.timestamp_us_min(now_us);
+        let min = match (kept_us, raw.days) {
+            (Some(kept_us), _) if kept_us <= limit_us => Earliest::Limit,
+            (None, _) => Earliest::Limit,
+            (kept_us, _) if kept_us == raw.expired_before_us => Earliest::Expired,
+            (_, Some(days)) => Earliest::Retention(days),
+            (_, None) => Earliest::Expired,
+        };
         Self {
-            min_us: limits.timestamp_us_min,
+            min_us: kept_us.map_or(limit_us, |kept_us| kept_us.max(limit_us)),
             max_us: now_us.saturating_add(limits.future_us_max),
+            min,
         }
     }
 
@@ -130,7 +151,15 @@ impl TimeRange {
         let at = rfc3339(ts_us);
         if ts_us < self.min_us {
             let limit = rfc3339(self.min_us);
-            format!("timestamp {at} is before {limit} (timestamp_us_min)")
+            match self.min {
+                Earliest::Limit => format!("timestamp {at} is before {limit} (timestamp_us_min)"),
+                Earliest::Retention(days) => {
+                    format!("timestamp {at} is before {limit} (raw retention of {days} days)")
+                }
+                Earliest::Expired => format!(
+                    "timestamp {at} is before {limit} (expired under an earlier raw retention)"
+                ),
+            }
         } else {
             let limit = rfc3339(self.max_us);
             format!("timestamp {at} is after {limit} (future_us_max)")
@@ -256,6 +285,39 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_later_of_limit_retention_and_expiry_is_the_earliest_timestamp() {
+        use stele_model::RawRetention;
+        use stele_model::time::{DAY_US, HOUR_US};
+
+        let now_us = 20_779 * DAY_US;
+        let reason = |days, expired_before_us| {
+            let raw_retention = RawRetention {
+                days,
+                expired_before_us,
+            };
+            let limits = Limits {
+                raw_retention,
+                ..Limits::default()
+            };
+            let range = TimeRange::new(now_us, &limits);
+            assert!(range.contains(range.min_us) && !range.contains(range.min_us - 1));
+            range.reason(range.min_us - 1)
+        };
+        assert!(reason(None, None).ends_with("2000-01-01T00:00:00.000000Z (timestamp_us_min)"));
+        assert!(reason(Some(36_500), None).ends_with("(timestamp_us_min)"));
+        let kept = reason(Some(30), None);
+        assert_eq!(
+            kept,
+            "timestamp 2026-10-22T23:59:59.999999Z is before 2026-10-23T00:00:00.000000Z \
+             (raw retention of 30 days)"
+        );
+        assert_eq!(reason(Some(30), Some(now_us - 31 * DAY_US)), kept);
+        let expired = "(expired under an earlier raw retention)";
+        assert!(reason(Some(30), Some(now_us - HOUR_US)).ends_with(expired));
+        assert!(reason(None, Some(now_us - DAY_US)).ends_with(expired));
+    }
 
     #[test]
     fn quoted_text_is_cut_and_escaped() {

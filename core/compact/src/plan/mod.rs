@@ -2,6 +2,7 @@
 
 mod absorb;
 mod consolidate;
+mod expire;
 #[cfg(test)]
 mod fixtures;
 mod seal;
@@ -9,6 +10,7 @@ mod tier;
 
 pub use absorb::{decoded_bytes_at_least, round};
 pub use consolidate::{ConsolidatePlan, ConsolidateRules, consolidations};
+pub use expire::{ExpirePlan, ExpireRules, ExpireStep, expire};
 pub(crate) use seal::of_period;
 pub use seal::{SealPlan, SealRules, Step, close, reopened_windows, seals, step};
 pub use tier::{merge_with, tier_of};

@@ -190,12 +190,15 @@ pub async fn all_rollups(
     resolution: Resolution,
 ) -> Result<Box<dyn RollupSource>> {
     let open = view.open_windows();
-    let sealed = all_windows(view).difference(&open);
     let files: Vec<_> = view
         .state
         .files_of(FileKind::Sealed(resolution))
         .cloned()
         .collect();
+    // Not what raw covers: rollups outlive their samples.
+    let mut sealed = WindowSet::new();
+    files.iter().for_each(|file| sealed.extend(&file.windows));
+    let sealed = sealed.difference(&open);
     let mut sources: Vec<Box<dyn RollupSource>> = Vec::new();
     for (file, bytes) in fetch_files(store, over(files, &sealed)).await? {
         let reader = RollupReader::open(bytes).map_err(|e| damaged(&file, e))?;
@@ -209,7 +212,7 @@ pub async fn all_rollups(
     Ok(Box::new(RollupMerge::new(sources)))
 }
 
-/// Every window the view may hold rows of.
+/// Every window the view may hold samples of: expired ones have none.
 #[must_use]
 pub fn all_windows(view: &View) -> WindowSet {
     let mut windows = view.open_windows();
@@ -239,7 +242,9 @@ async fn sample_sources(
     windows: &WindowSet,
     filter: &Filter,
 ) -> Result<Vec<Box<dyn SampleSource>>> {
-    let windows = filter.windows(windows);
+    // Nothing that still arrives of an expired window is a sample of it.
+    let windows = view.state.expired.not_of(Resolution::Raw, windows);
+    let windows = filter.windows(&windows);
     let mut files = raw_files(view);
     files.extend(view.state.files_of(FileKind::Open).cloned());
     let mut sources = file_sources(store, files, &windows, filter).await?;

@@ -113,12 +113,18 @@ impl World {
         self.view().await.state
     }
 
-    /// Every sample and every rollup, as a reader sees them now, is exactly what was accepted.
+    /// Every sample and every rollup, as a reader sees them now, is exactly what was accepted and
+    /// has not expired.
     pub async fn check(&self, when: &str) {
         let view = self.view().await;
         let mut samples = reader::all_samples(&self.store, &view).await.unwrap();
         let got = Samples::read(samples.as_mut()).unwrap();
-        if let Some(difference) = self.expected.first_difference(&got) {
+        let since = |resolution| {
+            let before = view.state.expired.before(resolution);
+            before.map_or(i64::MIN, |day| day.start_us())
+        };
+        let expected = self.expected.since(since(Resolution::Raw));
+        if let Some(difference) = expected.first_difference(&got) {
             panic!("{when}: {difference}");
         }
         for resolution in Resolution::ROLLUPS {
@@ -127,6 +133,7 @@ impl World {
                 .unwrap();
             let got = Rollups::read(rollups.as_mut()).unwrap();
             let want = self.expected.rollups(resolution, true);
+            let want = want.since(since(resolution));
             if let Some(difference) = want.first_difference(&got) {
                 panic!("{when}: {resolution:?}: {difference}");
             }

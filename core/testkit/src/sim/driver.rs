@@ -10,6 +10,7 @@ use stele_ingest::GroupLimits;
 use stele_model::time::{HOUR_US, MINUTE_US, SECOND_US};
 use stele_model::{Batch, Clock, Digest, ErrorKind, Resolution, TenantId};
 use stele_store::Tier;
+use stele_table::{Retention, set_retention};
 
 use super::keyed::Keys;
 use super::observer::{Observer, i1_durable_ack, i2_a_query_is_complete, i9_rollup_truth};
@@ -84,7 +85,8 @@ impl Driver {
             Plan::random(&mut rng, &TRAFFIC, faults)
         });
         let world = FaultWorld::scheduled(Arc::new(store.clone()), plan.clone(), PAGE_KEYS);
-        let settings = settings(&mut setup, &clock);
+        let mut settings = settings(&mut setup, &clock);
+        settings.retention = forgets(&mut rng.fork("retention"));
         let start = |actor: &&str| {
             let skew_us = setup.between(-20, 20) * SECOND_US;
             Process::start(&world, actor, skew_us, setup.next_u64(), &settings)
@@ -148,7 +150,7 @@ impl Driver {
             store: self.store,
             tenant: self.settings.tenant,
             now_us: self.clock.now_us(),
-            samples: self.registry.expected().clone(),
+            samples: self.observer.kept_now(self.registry.expected()),
             trace: self.trace,
         }
     }
@@ -157,7 +159,21 @@ impl Driver {
         self.trace.push(line);
     }
 
+    /// Sets the retention of a run that forgets, long enough ago to be in force.
+    async fn set_retention(&mut self) -> Result<(), Violation> {
+        let retention = self.settings.retention;
+        if retention.is_for_ever() {
+            return Ok(());
+        }
+        let tier = Tier::from_store(Arc::new(self.store.clone()), "", "sim");
+        let store = tier.tenant(&self.settings.tenant);
+        let set = set_retention(&store, retention).await;
+        self.clock.advance(2 * HOUR_US);
+        set.map_err(|error| Violation::new("no defect of ours", error))
+    }
+
     async fn chaos(&mut self) -> Result<(), Violation> {
+        self.set_retention().await?;
         for _ in 0..self.scenario.steps {
             self.step()?;
             self.follow().await?;
@@ -313,7 +329,9 @@ impl Driver {
             0..42 => self.begin_ingest()?,
             42..84 => {
                 let process = self.process("c-");
+                let forgets = !self.settings.retention.is_for_ever();
                 let kind = match self.rng.below(100) {
+                    _ if forgets && self.rng.chance(12) => Job::Expire,
                     0..38 => Job::Absorb,
                     38..58 => Job::Seal { forced: false },
                     58..68 => Job::Seal { forced: true },
@@ -389,7 +407,11 @@ impl Driver {
     }
 
     fn new_batch(&mut self) -> Digest {
-        let late_hours = self.rng.pick(&[0, 2, 30]);
+        // Where raw samples expire, some come too late, and some just before.
+        let late_hours = match self.settings.retention.is_for_ever() {
+            true => self.rng.pick(&[0, 2, 30]),
+            false => self.rng.pick(&[0, 30, 100, 160]),
+        };
         let rows_max = self.rng.pick(&[1, 4, 12]);
         let rows = self.rows.rows(self.clock.now_us(), late_hours, rows_max);
         self.registry.sent(rows)
@@ -482,9 +504,11 @@ impl Driver {
                     self.tally.queries += 1;
                     self.note(format!("{actor}: answers {} samples", answer.samples.len()));
                     let least = self.registry.expected_at(began);
+                    let least = self.observer.kept(&least, &answer.expired);
                     let most = self.registry.expected_at(self.registry.moment());
                     i2_a_query_is_complete(&least, &most, &answer.samples)?;
-                    i9_rollup_truth(&answer.samples, &answer.rollups, resolution)?;
+                    let frozen = self.observer.frozen(resolution, &answer.expired);
+                    i9_rollup_truth(&answer.samples, &frozen, &answer.rollups, resolution)?;
                     None
                 }
                 Err(failed) => Some(failed),
@@ -561,6 +585,9 @@ impl Driver {
         }
         self.job(Job::Pause(false)).await?;
         self.settle().await?;
+        if !self.settings.retention.is_for_ever() {
+            self.job(Job::Expire).await?;
+        }
         self.i12_replayed_batches_change_nothing().await?;
         self.i15_nothing_is_left_over().await?;
         self.observer
@@ -607,6 +634,7 @@ impl Driver {
         let state = self.process("c-0").compactor.cached_state();
         let state = state.unwrap_or_default();
         self.tally.versions = state.version;
+        self.tally.expired = state.totals.expired;
         let open = state.open_windows_of_files();
         if !open.is_empty() {
             let what = format!("windows {open:?} are still open");
@@ -709,5 +737,21 @@ fn settings(rng: &mut Rng, clock: &ManualClock) -> Settings {
         compact,
         table,
         ingest,
+        retention: Retention::default(),
+    }
+}
+
+/// One run in four keeps raw samples for a day or two, and some of those rollups little longer.
+fn forgets(rng: &mut Rng) -> Retention {
+    if !rng.chance(25) {
+        return Retention::default();
+    }
+    let raw_days = rng.pick(&[1, 2]);
+    let rollup_days = rng.pick(&[None, Some(raw_days), Some(raw_days + 1)]);
+    Retention {
+        raw_days: Some(raw_days),
+        s60_days: rollup_days,
+        m15_days: rollup_days,
+        m60_days: rollup_days,
     }
 }

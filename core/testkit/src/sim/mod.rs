@@ -74,6 +74,8 @@ pub struct Tally {
     pub windows_resealed: u64,
     /// Objects that sweeps deleted.
     pub deleted: u64,
+    /// Rows that expired.
+    pub expired: u64,
     /// Queries answered.
     pub queries: u64,
     /// Queries, jobs and ingests that ended in an error.
@@ -100,6 +102,7 @@ impl Tally {
         self.windows_sealed += other.windows_sealed;
         self.windows_resealed += other.windows_resealed;
         self.deleted += other.deleted;
+        self.expired += other.expired;
         self.queries += other.queries;
         self.errors += other.errors;
         self.ghosts += other.ghosts;
@@ -113,8 +116,8 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} requests, {} faults, {} crashes, {} acks ({} with a known key), \
-             {} L0 objects ({} groups), {} versions, \
-             {} windows sealed ({} again), {} deleted, {} queries, {} errors, {} ghost entries, {} checks, \
+             {} L0 objects ({} groups), {} versions, {} windows sealed ({} again), \
+             {} deleted, {} expired, {} queries, {} errors, {} ghost entries, {} checks, \
              {} samples",
             self.requests,
             self.faults,
@@ -127,6 +130,7 @@ impl fmt::Display for Tally {
             self.windows_sealed,
             self.windows_resealed,
             self.deleted,
+            self.expired,
             self.queries,
             self.errors,
             self.ghosts,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use stele_compact::reader;
 use stele_model::{Digest, Resolution, RowsHash};
-use stele_table::{FileKind, LedgerRow, TableLog, TableState, View};
+use stele_table::{Expired, FileKind, LedgerRow, TableLog, TableState, View};
 
 use super::Violation;
 use super::process::Process;
@@ -29,6 +29,8 @@ pub(super) struct Observer {
     pub checks: u64,
     /// What the last check of everything looked at.
     last: Option<Last>,
+    /// The rollups of expired days as they were sealed last.
+    frozen: BTreeMap<Resolution, Rollups>,
 }
 
 struct Last {
@@ -56,7 +58,62 @@ impl Observer {
             process,
             checks: 0,
             last: None,
+            frozen: BTreeMap::new(),
         }
+    }
+
+    /// What of `samples` must be there for a reader of a version with `expired`.
+    pub fn kept(&self, samples: &Samples, expired: &Expired) -> Samples {
+        let now = self.expired_now().before(Resolution::Raw);
+        let before = expired.before(Resolution::Raw).max(now);
+        before.map_or_else(|| samples.clone(), |day| samples.since(day.start_us()))
+    }
+
+    /// What of `samples` must be there now.
+    pub fn kept_now(&self, samples: &Samples) -> Samples {
+        self.kept(samples, &self.expired_now())
+    }
+
+    fn expired_now(&self) -> Expired {
+        let last = self.last.as_ref();
+        last.map(|last| last.view.state.expired).unwrap_or_default()
+    }
+
+    /// I9: the rollups that a version with `expired` must have beyond those of its samples.
+    pub fn frozen(&self, resolution: Resolution, expired: &Expired) -> Rollups {
+        let mut frozen = Rollups::default();
+        let Some(raw) = expired.before(Resolution::Raw) else {
+            return frozen;
+        };
+        if let Some(known) = self.frozen.get(&resolution) {
+            frozen.add_before(raw.start_us(), known);
+        }
+        match expired.before(resolution) {
+            None => frozen,
+            Some(day) => frozen.since(day.start_us()),
+        }
+    }
+
+    /// I9: notes the rollups of days that have expired since the last check, as sealed before.
+    async fn freeze(&mut self, now: &TableState) -> Checked {
+        let Some(last) = self.last.as_ref().map(|last| &last.view.state) else {
+            return Ok(());
+        };
+        let day = |state: &TableState| state.expired.before(Resolution::Raw);
+        let Some(to) = day(now).filter(|to| Some(*to) != day(last)) else {
+            return Ok(());
+        };
+        let before = View {
+            state: Arc::clone(last),
+            l0: Vec::new(),
+        };
+        let from = day(last).map_or(i64::MIN, |day| day.start_us());
+        for resolution in Resolution::ROLLUPS {
+            let rollups = self.rollups(&before, resolution).await?.since(from);
+            let known = self.frozen.entry(resolution).or_default();
+            known.add_before(to.start_us(), &rollups);
+        }
+        Ok(())
     }
 
     /// When `mutations` could change an answer, checks everything.
@@ -108,14 +165,18 @@ impl Observer {
             self.i6_nothing_was_deleted_early(deleted, &view.state, now_us)?;
             return i2_every_listed_object_is_expected(&view, registry);
         }
+        self.freeze(&view.state).await?;
         let samples = self.samples(&view).await?;
-        i2_exactly_once_and_i3_no_invention(registry.expected(), &samples)?;
+        let expired = view.state.expired;
+        let expected = self.kept(registry.expected(), &expired);
+        i2_exactly_once_and_i3_no_invention(&expected, &samples)?;
         if !whole {
             return Ok(());
         }
         for resolution in Resolution::ROLLUPS {
             let rollups = self.rollups(&view, resolution).await?;
-            i9_rollup_truth(&samples, &rollups, resolution)?;
+            let frozen = self.frozen(resolution, &expired);
+            i9_rollup_truth(&samples, &frozen, &rollups, resolution)?;
         }
         let effective = i5_single_consumption(&self.ledger(&view).await?)?;
         i4_conservation(&view.state, &effective, registry)?;
@@ -400,13 +461,16 @@ fn i7_no_key_has_two_contents(store: &MemoryStore, swept_below: u64) -> Checked 
     }
 }
 
-/// I9: the rollups of a view are the naive fold of its samples.
+/// I9: the rollups of a view are the naive fold of its samples, and what was frozen before.
 pub(super) fn i9_rollup_truth(
     samples: &Samples,
+    frozen: &Rollups,
     rollups: &Rollups,
     resolution: Resolution,
 ) -> Checked {
-    match samples.rollups(resolution, true).first_difference(rollups) {
+    let mut expected = samples.rollups(resolution, true);
+    expected.add_before(i64::MAX, frozen);
+    match expected.first_difference(rollups) {
         None => Ok(()),
         Some(what) => {
             let what = format!("{}: {what}", resolution.table());

@@ -9,7 +9,7 @@ use stele_compact::{Budget, Compactor, Options, reader};
 use stele_ingest::{IdempotencyKey, Ingestor, Prepared};
 use stele_model::{Clock, Digest, ErrorKind, L0Name, Resolution, Rows, TenantId};
 use stele_store::{TenantStore, Tier};
-use stele_table::{TableLog, View, set_rollups_paused};
+use stele_table::{Expired, Retention, TableLog, View, set_rollups_paused};
 
 use crate::clock::{ManualClock, SeededIds};
 use crate::fault::FaultWorld;
@@ -46,6 +46,8 @@ pub(super) struct Settings {
     pub compact: Options,
     pub table: stele_table::Options,
     pub ingest: stele_ingest::Options,
+    /// Some runs forget.
+    pub retention: Retention,
 }
 
 impl Process {
@@ -84,6 +86,7 @@ pub(super) enum Job {
     },
     Consolidate,
     Sweep,
+    Expire,
     Settle,
     /// Rollups are paused, or resumed.
     Pause(bool),
@@ -124,6 +127,7 @@ pub(super) enum Done {
 
 #[derive(Debug)]
 pub(super) struct Answer {
+    pub expired: Expired,
     pub samples: Samples,
     pub rollups: Rollups,
 }
@@ -245,6 +249,10 @@ pub(super) fn job(process: &Process, job: Job) -> Task {
                 deleted = r.objects_deleted + r.files_deleted + r.entries_deleted;
                 format!("{deleted} deleted")
             }),
+            Job::Expire => compactor
+                .expire(&budget)
+                .await
+                .map(|r| format!("{} days of {} rows expire", r.days, r.rows)),
             Job::Settle => compactor
                 .settle(&budget, &|_| ())
                 .await
@@ -309,5 +317,10 @@ async fn read_all(process: &Process, resolution: Resolution) -> Result<Answer, F
     let samples = Samples::read(samples.map_err(failed)?.as_mut()).map_err(damaged)?;
     let rollups = reader::all_rollups(&process.store, &view, resolution).await;
     let rollups = Rollups::read(rollups.map_err(failed)?.as_mut()).map_err(damaged)?;
-    Ok(Answer { samples, rollups })
+    let expired = view.state.expired;
+    Ok(Answer {
+        expired,
+        samples,
+        rollups,
+    })
 }
