@@ -2,6 +2,9 @@
 
 use stele_model::ErrorKind;
 
+/// A cause that only an operator sees.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A refused request. The message is for the sender; what only an operator may see is a source.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -39,6 +42,8 @@ pub(crate) enum Error {
     Ingest(#[source] stele_ingest::Error),
     #[error(transparent)]
     Quota(#[from] stele_ingest::QuotaError),
+    #[error("the tenant's retention cannot be read; nothing is acknowledged, send it again")]
+    Retention(#[source] BoxError),
     /// What the sender did with its key.
     #[error(transparent)]
     Key(stele_ingest::Error),
@@ -61,7 +66,7 @@ impl Error {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Body { .. } | Self::Unpacked { .. } | Self::Ratio { .. } => ErrorKind::TooLarge,
-            Self::Busy { .. } | Self::Slow { .. } => ErrorKind::Unavailable,
+            Self::Busy { .. } | Self::Slow { .. } | Self::Retention(_) => ErrorKind::Unavailable,
             Self::Encoding { .. } | Self::Media { .. } => ErrorKind::UnsupportedMedia,
             Self::Rank { .. } | Self::Gzip { .. } | Self::Interrupted { .. } => {
                 ErrorKind::Malformed
@@ -87,6 +92,10 @@ impl Error {
             Self::Ingest(source) => {
                 let (kind, cause) = (self.kind(), causes(source));
                 tracing::error!(%kind, cause, "a batch was not stored");
+            }
+            Self::Retention(source) => {
+                let (kind, cause) = (self.kind(), causes(&**source));
+                tracing::error!(%kind, cause, "a retention cannot be read");
             }
             Self::Worker(source) => {
                 let (kind, cause) = (self.kind(), causes(source));

@@ -22,5 +22,6 @@ mod unpack;
 mod write;
 
 pub use auth::{Gate, Needs, ROUTES, Route};
+pub use error::BoxError;
 pub use reply::{RECEIPT_HEADER, error_response};
-pub use state::{Counters, IngestState, Ingestors, ingest_router};
+pub use state::{Counters, IngestState, Ingestors, Retentions, ingest_router};

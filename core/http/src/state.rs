@@ -7,13 +7,14 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use stele_ingest::{Ingestor, Prepared, Quotas, Receipt, body_digest};
-use stele_model::{Clock, Limits, Rejections, TenantId};
+use stele_model::{Clock, Limits, RawRetention, Rejections, TenantId};
 use stele_wire::Decoded;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body;
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::unpack::{Encoding, unpack};
 use crate::{clients, idempotency, import, librato, native, write};
 
@@ -49,8 +50,13 @@ pub struct IngestState {
 /// The ingestor of each tenant.
 pub type Ingestors = dyn Fn(&TenantId) -> Arc<Ingestor> + Send + Sync;
 
+/// How long each tenant's raw samples are kept, as of at most 60 s ago.
+pub type Retentions =
+    dyn Fn(&TenantId) -> BoxFuture<'static, Result<RawRetention, BoxError>> + Send + Sync;
+
 struct Inner {
     ingestors: Box<Ingestors>,
+    retentions: Option<Box<Retentions>>,
     quotas: Option<Arc<Quotas>>,
     clock: Arc<dyn Clock>,
     limits: Limits,
@@ -102,7 +108,7 @@ impl IngestState {
     #[must_use]
     pub fn new(ingestor: Arc<Ingestor>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
         let ingestors = move |_: &TenantId| Arc::clone(&ingestor);
-        Self::for_tenants(Box::new(ingestors), None, clock, limits)
+        Self::for_tenants(Box::new(ingestors), None, None, clock, limits)
     }
 
     /// State for one listener of many tenants. A request's tenant is the [`TenantId`] among its
@@ -111,6 +117,7 @@ impl IngestState {
     #[must_use]
     pub fn for_tenants(
         ingestors: Box<Ingestors>,
+        retentions: Option<Box<Retentions>>,
         quotas: Option<Arc<Quotas>>,
         clock: Arc<dyn Clock>,
         limits: Limits,
@@ -119,6 +126,7 @@ impl IngestState {
         Self {
             inner: Arc::new(Inner {
                 ingestors,
+                retentions,
                 quotas,
                 clock,
                 limits,
@@ -195,7 +203,10 @@ impl IngestState {
             .body_bytes
             .fetch_add(bytes, Ordering::Relaxed);
         let inline = encoding == Encoding::Identity && packed.len() <= INLINE_BYTES_MAX;
-        let limits = *self.limits();
+        let mut limits = *self.limits();
+        if let Some(retentions) = &self.inner.retentions {
+            limits.raw_retention = retentions(&tenant).await.map_err(Error::Retention)?;
+        }
         let quotas = self.inner.quotas.clone();
         let unpack = move || {
             let unpacked = unpack(packed, encoding, &limits, &mut flight)?;

@@ -99,6 +99,7 @@ impl World {
         let ingestors = move |tenant: &TenantId| Arc::new(Ingestor::new(of.tenant(tenant)));
         let state = IngestState::for_tenants(
             Box::new(ingestors),
+            None,
             Some(Arc::new(Quotas::new(quotas))),
             Arc::clone(&clock) as Arc<dyn Clock>,
             Limits::default(),

@@ -2,7 +2,7 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 use stele_format::l0;
-use stele_model::{ErrorKind, L0Name, ReceiptId};
+use stele_model::{ErrorKind, L0Name, ReceiptId, Resolution};
 use stele_store::{TenantStore, keys};
 use stele_table::{LedgerRow, TableLog, View};
 
@@ -27,6 +27,11 @@ pub enum BatchState {
         row: LedgerRow,
         /// The key of the ledger object that says so, relative to the tenant.
         ledger: String,
+    },
+    /// In the table once; its day's raw samples have expired since.
+    Expired {
+        /// What the ledger says of it.
+        row: LedgerRow,
     },
     /// Nowhere: no such batch was acknowledged.
     Unknown,
@@ -90,7 +95,11 @@ pub async fn find_batch(log: &TableLog, id: ReceiptId) -> Result<BatchState, Rec
     for _ in 0..ATTEMPTS {
         let view = View::read_cached(log).await?;
         if let Some((row, ledger)) = log.ledger_find(&view.state, id.digest, id.day).await? {
-            return Ok(BatchState::Absorbed { row, ledger });
+            let is_expired = view.state.expired.holds(Resolution::Raw, id.day);
+            return Ok(match is_expired {
+                true => BatchState::Expired { row },
+                false => BatchState::Absorbed { row, ledger },
+            });
         }
         if let Some(found) = search(log.store(), &view, id).await? {
             return Ok(found);

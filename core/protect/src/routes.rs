@@ -66,6 +66,17 @@ fn answer(id: ReceiptId, state: &BatchState) -> Response {
                 "ledger": ledger,
             }),
         ),
+        BatchState::Expired { row } => reply(
+            StatusCode::OK,
+            &json!({
+                "receipt": id,
+                "state": "expired",
+                "version": row.version,
+                "operation": row.operation,
+                "committed": time::rfc3339(row.committed_us),
+                "rows": row.rows,
+            }),
+        ),
         BatchState::Unknown => {
             let kind = ErrorKind::NotFound;
             let error = format!("no batch has the receipt {id}");

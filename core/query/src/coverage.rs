@@ -21,12 +21,17 @@ struct Cover {
     sealed_files: i64,
     open_files: i64,
     objects: i64,
+    /// Whether its raw samples have expired.
+    is_expired: bool,
     /// Rows of its files; `None` when one of them holds other windows too.
     rows: Option<i64>,
 }
 
 impl Cover {
     fn state(&self) -> &'static str {
+        if self.is_expired {
+            return "expired";
+        }
         match (self.sealed_files > 0, self.open_files + self.objects > 0) {
             (true, false) => "sealed",
             (true, true) => "late",
@@ -99,6 +104,14 @@ fn covers(view: &View) -> BTreeMap<Window, Cover> {
     view.state.files_of(raw).for_each(|file| add(file, true));
     let open = view.state.files_of(FileKind::Open);
     open.for_each(|file| add(file, false));
+    let expired = &view.state.expired;
+    for resolution in Resolution::ROLLUPS {
+        for file in view.state.files_of(FileKind::Sealed(resolution)) {
+            for window in expired.of(Resolution::Raw, &file.windows).iter() {
+                covers.entry(window).or_default().is_expired = true;
+            }
+        }
+    }
     for object in &view.l0 {
         for window in object.name.windows().iter() {
             covers.entry(window).or_default().objects += 1;

@@ -43,6 +43,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Make, list and revoke the tokens a server asks for; works on the store itself.
     Token(TokenArgs),
+    /// Show or set how long each resolution is kept [default: for ever].
+    Retention(RetentionArgs),
     /// Check the store: conservation, single consumption, rollup truth, heads, whole objects.
     Verify(VerifyArgs),
     /// Show a running server's backlog, lag and sizes.
@@ -251,6 +253,52 @@ pub enum RollupsAction {
     Status,
 }
 
+/// `stele retention`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  stele retention                                    # show
+  stele retention --raw 30d --60s 90d --15m 365d     # 60 min rollups stay for ever
+  stele retention --raw forever --60s forever --15m forever
+
+A setting takes effect after an hour. Raw samples of a day go two days after their retention, and only
+when their rollups have been recomputed from them and found identical. Pausing rollups pauses expiry.")]
+pub struct RetentionArgs {
+    #[command(flatten)]
+    pub days: RetentionDays,
+    #[command(flatten)]
+    pub target: Target,
+    /// Print the setting as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Days per resolution; what is not named stays as it is.
+#[derive(Debug, Clone, Args)]
+pub struct RetentionDays {
+    /// Raw samples: days (30d) or forever.
+    #[arg(long, value_name = "TIME", value_parser = kept)]
+    pub raw: Option<stele_table::Kept>,
+    /// 60 s rollups.
+    #[arg(long = "60s", value_name = "TIME", value_parser = kept)]
+    pub s60: Option<stele_table::Kept>,
+    /// 15 min rollups.
+    #[arg(long = "15m", value_name = "TIME", value_parser = kept)]
+    pub m15: Option<stele_table::Kept>,
+    /// 60 min rollups.
+    #[arg(long = "60m", value_name = "TIME", value_parser = kept)]
+    pub m60: Option<stele_table::Kept>,
+}
+
+impl RetentionDays {
+    /// Whether nothing is to be changed.
+    pub fn is_empty(&self) -> bool {
+        [self.raw, self.s60, self.m15, self.m60]
+            .iter()
+            .all(Option::is_none)
+    }
+}
+
 /// `stele token`.
 #[derive(Debug, Args)]
 pub struct TokenArgs {
@@ -337,6 +385,16 @@ fn duration_us(text: &str) -> Result<i64, String> {
         .map_err(|_| format!("{text:?} is not a time such as 90s, 10m or 1h"))
 }
 
+/// Days of `30d`, or `forever`.
+fn kept(text: &str) -> Result<stele_table::Kept, String> {
+    if text == "forever" {
+        return Ok(stele_table::Kept(None));
+    }
+    let days = text.strip_suffix('d').unwrap_or(text).parse();
+    days.map(|days| stele_table::Kept(Some(days)))
+        .map_err(|_| format!("{text:?} is neither a number of days such as 30d nor forever"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -354,5 +412,8 @@ mod tests {
         assert_eq!(duration_us("0"), Ok(0));
         assert!(duration_us("soon").is_err());
         assert!(duration_us("-1s").is_err());
+        assert_eq!(kept("30d"), Ok(stele_table::Kept(Some(30))));
+        assert_eq!(kept("forever"), Ok(stele_table::Kept(None)));
+        assert!(kept("1y").is_err());
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use stele_compact::{Budget, Report, SettleReport, SweepReport};
+use stele_compact::{Budget, ExpireReport, Report, SettleReport, SweepReport};
 use stele_runtime::Config;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -31,6 +31,7 @@ pub struct Periods {
     seal: Duration,
     consolidate: Duration,
     sweep: Duration,
+    expire: Duration,
 }
 
 impl Periods {
@@ -47,6 +48,7 @@ impl Periods {
             seal: period(config.seal_every_us, 60),
             consolidate: period(config.seal_every_us, 60) * 10,
             sweep: period(config.sweep_every_us, 300),
+            expire: period(config.sweep_every_us, 300) * 12,
         }
     }
 }
@@ -62,6 +64,8 @@ pub struct Done {
     pub consolidate: Report,
     /// The last sweep.
     pub sweep: SweepReport,
+    /// The last expiry.
+    pub expire: ExpireReport,
     /// Runs that failed, by any cause.
     pub failures: u64,
     /// The last failure.
@@ -138,6 +142,7 @@ enum Job {
     Seal,
     Consolidate,
     Sweep,
+    Expire,
 }
 
 struct Schedule {
@@ -161,6 +166,7 @@ impl Schedule {
             };
             let (mut absorb, mut seal) = (timer(periods.absorb), timer(periods.seal));
             let (mut consolidate, mut sweep) = (timer(periods.consolidate), timer(periods.sweep));
+            let mut expire = timer(periods.expire);
             let mut find = tokio::time::interval(FIND_EVERY);
             find.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -168,6 +174,7 @@ impl Schedule {
                     biased;
                     Some((tenant, reply)) = settles.recv() => self.settle(&tenant, reply).await,
                     _ = find.tick() => self.find().await,
+                    _ = expire.tick() => self.each(Job::Expire).await,
                     _ = sweep.tick() => self.each(Job::Sweep).await,
                     _ = consolidate.tick() => self.each(Job::Consolidate).await,
                     _ = seal.tick() => self.each(Job::Seal).await,
@@ -218,6 +225,7 @@ impl Schedule {
                 Job::Seal => self.seal(&node).await,
                 Job::Consolidate => self.consolidate(&node).await,
                 Job::Sweep => self.sweep(&node).await,
+                Job::Expire => self.expire(&node).await,
             }
         }
     }
@@ -247,6 +255,13 @@ impl Schedule {
         match node.compactor.sweep(&self.budget).await {
             Ok(report) => self.note(|done| done.sweep = report),
             Err(error) => self.failed(node, "sweep", &error),
+        }
+    }
+
+    async fn expire(&self, node: &Node) {
+        match node.compactor.expire(&self.budget).await {
+            Ok(report) => self.note(|done| done.expire = report),
+            Err(error) => self.failed(node, "expire", &error),
         }
     }
 

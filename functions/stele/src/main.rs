@@ -10,6 +10,7 @@ mod node;
 mod output;
 #[cfg(test)]
 mod readme;
+mod retention;
 mod serve;
 mod settings;
 mod status;
@@ -40,6 +41,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Settle(args) => commands::settle(args, config).await,
         Command::Rollups(args) => commands::rollups(args, config).await,
         Command::Import(args) => import::run(args, config).await,
+        Command::Retention(args) => retention::run(args, config).await,
         Command::Token(args) => tokens::run(args, config).await,
         Command::Verify(args) => commands::verify_store(args, config).await,
         Command::Status(args) => commands::status(args, config).await,

@@ -9,6 +9,8 @@ use stele_runtime::{RandomIds, SystemClock};
 use stele_store::{TenantStore, Tier};
 use stele_table::TableLog;
 
+use crate::retention::RetentionCache;
+
 /// The parts that work on one tenant.
 #[derive(Clone)]
 pub struct Node {
@@ -18,6 +20,8 @@ pub struct Node {
     pub log: Arc<TableLog>,
     /// Accepts its batches; those of requests side by side share objects.
     pub ingestor: Arc<Ingestor>,
+    /// How long its raw samples are kept.
+    pub retention: RetentionCache,
     /// Its compactor.
     pub compactor: Arc<Compactor>,
     /// The wall clock.
@@ -55,6 +59,7 @@ impl Node {
             store,
             log,
             ingestor,
+            retention: RetentionCache::default(),
             compactor,
             clock,
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -19,7 +20,7 @@ use stele_model::{Clock, ErrorKind, Ids, Limits, TenantId};
 use stele_query::{QueryEngine, QueryState};
 use stele_runtime::{Config, RandomIds, SystemClock, telemetry};
 use stele_store::Tier;
-use stele_table::set_rollups_paused;
+use stele_table::{Retention, set_rollups_paused};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -28,7 +29,7 @@ use crate::jobs::{Jobs, Periods};
 use crate::node::Node;
 use crate::status::{Status, prometheus};
 use crate::tenants::{Met, Tenants};
-use crate::{host_metrics, settings};
+use crate::{host_metrics, retention, settings};
 
 /// How long requests in flight may take after the signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -108,10 +109,14 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
 /// Everything that is served, before the gate.
 fn router(server: Server, engine: QueryEngine, config: &Config) -> Router {
     let (of_ingest, of_logs) = (server.tenants.clone(), server.tenants.clone());
-    let of_query = server.tenants.clone();
+    let (of_query, of_retention) = (server.tenants.clone(), server.tenants.clone());
     let tenant = server.tenant.clone();
     let ingest = IngestState::for_tenants(
         Box::new(move |tenant: &TenantId| of_ingest.get(tenant).ingestor),
+        Some(Box::new(move |tenant: &TenantId| {
+            let node = of_retention.get(tenant);
+            Box::pin(async move { Ok(node.retention.raw(&node.store).await?) })
+        })),
         Some(Arc::new(Quotas::new(settings::quotas(config)))),
         Arc::new(SystemClock),
         Limits::default(),
@@ -222,6 +227,10 @@ fn admin_router(server: Server) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/admin/settle", post(settle))
+        .route(
+            "/admin/retention",
+            get(read_retention).post(set_tenant_retention),
+        )
         .route("/admin/rollups", get(rollups))
         .route("/admin/rollups/{action}", post(set_rollups))
         .with_state(server)
@@ -274,6 +283,29 @@ async fn read_rollups(node: &Node) -> Result<Response, Response> {
     let since = paused.map(|p| stele_model::time::rfc3339(p.since_us));
     let body = serde_json::json!({"rollups_paused": paused.is_some(), "since": since});
     Ok(json(&body))
+}
+
+async fn read_retention(State(server): State<Server>, named: Named) -> Result<Response, Response> {
+    let in_force = stele_table::retention(&server.node(named).store).await;
+    let in_force = in_force.map_err(|error| fault(error.kind(), &error))?;
+    Ok(json(&retention::shown(&in_force)))
+}
+
+async fn set_tenant_retention(
+    State(server): State<Server>,
+    named: Named,
+    body: Bytes,
+) -> Result<Response, Response> {
+    let wanted: Retention = serde_json::from_slice(&body)
+        .map_err(|error| error_response(ErrorKind::Malformed, &error.to_string()))?;
+    let node = server.node(named.clone());
+    let set = stele_table::set_retention(&node.store, wanted).await;
+    node.retention.forget();
+    set.map_err(|error| match error.kind() {
+        kind @ ErrorKind::Malformed => error_response(kind, &error.to_string()),
+        kind => fault(kind, &error),
+    })?;
+    read_retention(State(server), named).await
 }
 
 async fn set_rollups(
