@@ -171,6 +171,19 @@ pub(crate) async fn check_ledger(log: &TableLog, state: &TableState, report: &mu
         Err(error) => return report.find(Check::Consumption, keys::LEDGER, chain(&error)),
     };
     report.batches = rows.len() as u64;
+    match log.conflicts(state).await {
+        Err(error) => report.find(Check::Consumption, keys::LEDGER, chain(&error)),
+        Ok(conflicts) => {
+            let listed: u64 = conflicts.iter().map(|conflict| conflict.overridden).sum();
+            if listed != state.totals.overridden {
+                let what = format!(
+                    "it lists {listed} overridden samples, the log {}",
+                    state.totals.overridden
+                );
+                report.find(Check::Consumption, keys::LEDGER, what);
+            }
+        }
+    }
     let mut effective: BTreeMap<Digest, &LedgerRow> = BTreeMap::new();
     let (mut count, mut hash) = (0u64, RowsHash::default());
     for row in rows.iter().filter(|row| row.duplicate_of.is_none()) {

@@ -251,13 +251,18 @@ impl Inner {
         scope: &Arc<Scope>,
         statement: &Statement,
     ) -> Result<SendableRecordBatchStream> {
-        let ledger = if names_table(statement, "ledger") {
-            log.ledger_rows(&scope.view.state).await?
+        let (ledger, conflicts) = if names_table(statement, "ledger") {
+            let state = &scope.view.state;
+            (log.ledger_rows(state).await?, log.conflicts(state).await?)
         } else {
-            Vec::new()
+            Default::default()
         };
         let coverage = names_table(statement, "coverage");
-        let named = Named { ledger, coverage };
+        let named = Named {
+            ledger,
+            conflicts,
+            coverage,
+        };
         let state = session::started(&self.template, self.clock.now_us());
         let planned = async {
             let sources = tables::sources(scope, named)?;

@@ -15,7 +15,7 @@ use datafusion::functions_aggregate::expr_fn::{max, min};
 use datafusion::logical_expr::{LogicalPlanBuilder, TableSource, col};
 use stele_format::schema;
 use stele_model::Resolution;
-use stele_table::LedgerRow;
+use stele_table::{Conflicts, LedgerRow};
 
 use crate::coverage;
 use crate::scan::{SampleTable, Scope};
@@ -47,7 +47,7 @@ pub(crate) const TABLES: [(&str, &str); 8] = [
     ),
     (
         "ledger",
-        "each accepted batch that the table has taken in, and when",
+        "each accepted batch that the table has taken in, and each commit with conflicts",
     ),
 ];
 
@@ -55,6 +55,8 @@ pub(crate) const TABLES: [(&str, &str); 8] = [
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     pub(crate) ledger: Vec<LedgerRow>,
+    /// Operations that met conflicts.
+    pub(crate) conflicts: Vec<Conflicts>,
     pub(crate) coverage: bool,
 }
 
@@ -91,54 +93,64 @@ pub(crate) fn sources(
     let windows = Vec::from_iter(windows.transpose()?);
     let windows = MemTable::try_new(coverage::table_schema(), vec![windows])?;
     tables.insert("coverage", source(Arc::new(windows)));
-    let ledger = vec![vec![ledger_batch(named.ledger)?]];
+    let ledger = vec![vec![ledger_batch(&named.ledger, &named.conflicts)?]];
     let ledger = MemTable::try_new(ledger_schema(), ledger)?;
     tables.insert("ledger", source(Arc::new(ledger)));
     Ok(tables)
 }
 
+/// A row of a batch has no `conflicts`, a row of an operation that met conflicts no batch.
 fn ledger_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        Field::new("batch", DataType::Utf8, false),
-        Field::new("day", DataType::Date32, false),
-        Field::new("rows", DataType::Int64, false),
-        Field::new("hash", DataType::Utf8, false),
-        Field::new("object", DataType::Utf8, false),
-        Field::new("stored_at", schema::timestamp(), false),
+        Field::new("batch", DataType::Utf8, true),
+        Field::new("day", DataType::Date32, true),
+        Field::new("rows", DataType::Int64, true),
+        Field::new("hash", DataType::Utf8, true),
+        Field::new("object", DataType::Utf8, true),
+        Field::new("stored_at", schema::timestamp(), true),
         Field::new("operation", DataType::Utf8, false),
         Field::new("version", DataType::Int64, false),
         Field::new("committed_at", schema::timestamp(), false),
         Field::new("duplicate_of", DataType::Utf8, true),
+        Field::new("conflicts", DataType::Int64, true),
     ]))
 }
 
-fn ledger_batch(rows: Vec<LedgerRow>) -> Result<RecordBatch> {
-    let text = |f: &dyn Fn(&LedgerRow) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(rows.iter().map(f)))
+fn ledger_batch(rows: &[LedgerRow], conflicts: &[Conflicts]) -> Result<RecordBatch> {
+    let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let of_batch = |f: &dyn Fn(&LedgerRow) -> Option<String>| -> ArrayRef {
+        let none = conflicts.iter().map(|_| None);
+        Arc::new(rows.iter().map(f).chain(none).collect::<StringArray>())
     };
-    let number = |f: &dyn Fn(&LedgerRow) -> u64| -> ArrayRef {
-        let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        Arc::new(Int64Array::from_iter_values(
-            rows.iter().map(|r| clamp(f(r))),
-        ))
+    let times = |times: Vec<Option<i64>>| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))
     };
-    let time = |f: &dyn Fn(&LedgerRow) -> i64| -> ArrayRef {
-        let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(f));
-        Arc::new(times.with_timezone("UTC"))
-    };
-    let days = Date32Array::from_iter_values(rows.iter().map(|r| r.day.0));
-    let duplicates: StringArray = rows.iter().map(|r| r.duplicate_of.as_deref()).collect();
+    let none = || conflicts.iter().map(|_| None);
+    let days: Date32Array = rows.iter().map(|r| Some(r.day.0)).chain(none()).collect();
+    let counts = rows.iter().map(|r| Some(clamp(r.rows)));
+    let counts: Int64Array = counts.chain(conflicts.iter().map(|_| None)).collect();
+    let stored = rows.iter().map(|r| Some(r.stored_us));
+    let stored = stored.chain(conflicts.iter().map(|_| None)).collect();
+    let operations = rows.iter().map(|r| &r.operation);
+    let operations = operations.chain(conflicts.iter().map(|c| &c.operation));
+    let versions = rows.iter().map(|r| clamp(r.version));
+    let versions = versions.chain(conflicts.iter().map(|c| clamp(c.version)));
+    let committed = rows.iter().map(|r| Some(r.committed_us));
+    let committed = committed.chain(conflicts.iter().map(|c| Some(c.committed_us)));
+    let met = rows.iter().map(|_| None);
+    let met = met.chain(conflicts.iter().map(|c| Some(clamp(c.overridden))));
     let columns: Vec<ArrayRef> = vec![
-        text(&|r| r.batch.to_string()),
+        of_batch(&|r| Some(r.batch.to_string())),
         Arc::new(days),
-        number(&|r| r.rows),
-        text(&|r| r.hash.to_string()),
-        text(&|r| r.object.to_string()),
-        time(&|r| r.stored_us),
-        text(&|r| r.operation.clone()),
-        number(&|r| r.version),
-        time(&|r| r.committed_us),
-        Arc::new(duplicates),
+        Arc::new(counts),
+        of_batch(&|r| Some(r.hash.to_string())),
+        of_batch(&|r| Some(r.object.to_string())),
+        times(stored),
+        Arc::new(StringArray::from_iter_values(operations)),
+        Arc::new(Int64Array::from_iter_values(versions)),
+        times(committed.collect()),
+        of_batch(&|r| r.duplicate_of.clone()),
+        Arc::new(met.collect::<Int64Array>()),
     ];
     Ok(RecordBatch::try_new(ledger_schema(), columns)?)
 }

@@ -169,6 +169,7 @@ fn consume(next: &mut TableState, entry: &LogEntry, file: &LedgerFile) -> Result
     if rows.operation != facts.operation_id
         || rows.version != entry.version
         || sums != facts.consumed
+        || rows.overridden != facts.conservation.overridden
     {
         return Err(Damage::Disagrees {
             what: "the ledger file",

@@ -211,7 +211,8 @@ impl Found {
         if (facts.kind == CommitKind::Ledger) != facts.manifest.is_some() {
             return Err(Damage::value("manifest", facts.kind.as_str()));
         }
-        if (facts.consumed.objects > 0) != facts.ledger.is_some() {
+        let consumed = facts.consumed.objects > 0;
+        if (consumed || facts.conservation.overridden > 0) != facts.ledger.is_some() {
             return Err(Damage::value("ledger", facts.kind.as_str()));
         }
         let meta = self.meta.filter(|_| created).map(|meta| TableMeta {
@@ -307,7 +308,7 @@ pub(crate) fn encode_ledger(
     Ok(lines.bytes.into())
 }
 
-/// The entry of `commit` after `on`; `ledger` names what it consumed.
+/// The entry of `commit` after `on`; `ledger` names what it consumed and its conflicts.
 pub(crate) fn encode(
     on: &TableState,
     commit: &Commit,

@@ -49,6 +49,19 @@ pub struct LedgerRow {
     pub duplicate_of: Option<String>,
 }
 
+/// An operation that met two values at one series and time: conflicts, each decided by the merge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflicts {
+    /// The operation.
+    pub operation: String,
+    /// Its version.
+    pub version: u64,
+    /// The time of its commit, µs.
+    pub committed_us: i64,
+    /// Samples that lost against another value.
+    pub overridden: u64,
+}
+
 /// What one operation consumed; in a day's file, only its batches of that day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OperationRows {
@@ -56,6 +69,15 @@ pub(crate) struct OperationRows {
     pub version: u64,
     pub committed_us: i64,
     pub objects: Vec<ConsumedObject>,
+    /// Samples that lost against another value; of an operation in the files of several days, in
+    /// the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overridden: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -147,6 +169,18 @@ impl LedgerFile {
         batches.filter(|batch| batch.duplicate_of.is_none())
     }
 
+    /// The conflicts of its operations.
+    pub fn conflicts(&self) -> impl Iterator<Item = Conflicts> {
+        let operations = self.operations.iter();
+        let operations = operations.filter(|operation| operation.overridden > 0);
+        operations.map(|operation| Conflicts {
+            operation: operation.operation.clone(),
+            version: operation.version,
+            committed_us: operation.committed_us,
+            overridden: operation.overridden,
+        })
+    }
+
     /// The file's rows in its order.
     pub fn rows(&self) -> impl Iterator<Item = LedgerRow> {
         self.operations.iter().flat_map(|operation| {
@@ -209,12 +243,18 @@ pub(crate) fn by_day(files: &[Arc<LedgerFile>]) -> BTreeMap<String, Vec<Operatio
                 });
             }
         }
+        if parts.is_empty() {
+            // It consumed nothing, and is here for its conflicts.
+            parts.insert(Day::of(operation.committed_us), Vec::new());
+        }
+        let mut overridden = operation.overridden;
         for (day, objects) in parts {
             days.entry(day).or_default().push(OperationRows {
                 operation: operation.operation.clone(),
                 version: operation.version,
                 committed_us: operation.committed_us,
                 objects,
+                overridden: std::mem::take(&mut overridden),
             });
         }
     }

@@ -11,7 +11,7 @@ use stele_store::{TenantStore, keys};
 use crate::checkpoint;
 use crate::entry::LogEntry;
 use crate::error::{Error, Result};
-use crate::ledger::{LedgerCache, LedgerFile, LedgerRow};
+use crate::ledger::{Conflicts, LedgerCache, LedgerFile, LedgerRow};
 use crate::load::usable_head;
 use crate::state::{LedgerObject, TableState};
 
@@ -317,6 +317,19 @@ impl TableLog {
         let mut rows: Vec<_> = files.iter().flat_map(|file| file.rows()).collect();
         rows.sort_by_key(|row| row.version);
         Ok(rows)
+    }
+
+    /// Every operation that met conflicts, by version.
+    ///
+    /// # Errors
+    /// As [`TableLog::ledger_rows`].
+    pub async fn conflicts(&self, state: &TableState) -> Result<Vec<Conflicts>> {
+        let segments = state.ledger.days.values().flatten().map(|s| &s.object);
+        let recent = state.ledger.recent.iter().map(|recent| &recent.object);
+        let files = self.ledger_files(segments.chain(recent)).await?;
+        let mut conflicts: Vec<_> = files.iter().flat_map(|file| file.conflicts()).collect();
+        conflicts.sort_by_key(|conflict| conflict.version);
+        Ok(conflicts)
     }
 
     /// Several ledger files, in the order given.

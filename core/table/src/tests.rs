@@ -84,6 +84,7 @@ fn one_commit() -> (TableState, Vec<u8>, Vec<u8>) {
         version: 1,
         committed_us: commit.timestamp_us,
         objects: commit.consumed.clone(),
+        overridden: 0,
     };
     let (object, ledger) = LedgerFile::encode_operation(&rows.operation, rows.clone()).unwrap();
     let bytes = encode(&empty, &commit, Some(&object)).unwrap();

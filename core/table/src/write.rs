@@ -153,7 +153,8 @@ impl TableLog {
         on: &TableState,
         commit: &Commit,
     ) -> Result<Option<(LedgerObject, Arc<LedgerFile>)>> {
-        if commit.consumed.is_empty() {
+        let overridden = commit.conservation.overridden;
+        if commit.consumed.is_empty() && overridden == 0 {
             return Ok(None);
         }
         let operation = &commit.operation.0;
@@ -162,6 +163,7 @@ impl TableLog {
             version: on.version + 1,
             committed_us: commit.timestamp_us,
             objects: commit.consumed.clone(),
+            overridden,
         };
         let encoded = LedgerFile::encode_operation(operation, rows.clone());
         let (object, bytes) = encoded.map_err(|damage| Error::corrupt(operation, damage))?;
