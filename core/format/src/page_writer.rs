@@ -26,6 +26,9 @@ impl Zstd {
             .and_then(|()| symbols.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast)))
             .and_then(|()| symbols.set_parameter(CParameter::MinMatch(7)))
             .and_then(|()| symbols.set_parameter(CParameter::HashLog(6)))
+            // Readers of single pages see no digest of the object: a flipped bit must not decode.
+            .and_then(|()| general.set_parameter(CParameter::ChecksumFlag(true)))
+            .and_then(|()| symbols.set_parameter(CParameter::ChecksumFlag(true)))
             .expect("zstd has these levels and parameters");
         Self { general, symbols }
     }
@@ -72,7 +75,8 @@ impl<'a> PageWriter<'a> {
     }
 
     /// Compresses the values of a page, or their other form when that becomes smaller; returns
-    /// the chosen form, plain and compressed.
+    /// the chosen form, plain and compressed. Values that do not become smaller are compressed all
+    /// the same, for the checksum.
     pub fn smaller(&mut self, body: Vec<u8>, wide: Vec<u8>) -> Result<(Vec<u8>, Vec<u8>)> {
         let packed = self
             .zstd
@@ -85,7 +89,7 @@ impl<'a> PageWriter<'a> {
                 .symbols
                 .compress(&wide)
                 .map_err(Error::Compression)?;
-            if other.len() < packed.len().min(body.len()) {
+            if other.len() < packed.len() {
                 return Ok((wide, other));
             }
         }
@@ -102,8 +106,10 @@ impl<'a> PageWriter<'a> {
         encoding: Encoding,
     ) -> Result<()> {
         let mut buf = levels.to_vec();
-        let is_compressed = packed.len() < values.len();
-        buf.extend_from_slice(if is_compressed { packed } else { values });
+        let is_compressed = !values.is_empty();
+        if is_compressed {
+            buf.extend_from_slice(packed);
+        }
         let page = Page::DataPageV2 {
             buf: buf.into(),
             num_values: count(rows)?,

@@ -235,3 +235,35 @@ proptest! {
         prop_assert_eq!(at, want.len());
     }
 }
+
+/// A reader that fetches pages by their place, as queries do, sees no digest of the object.
+#[test]
+fn a_flipped_bit_of_any_pages_values_is_an_error_or_changes_no_row() {
+    let rows = regular(3, 200, |host, n| match host {
+        0 => n as f64,
+        1 => (n as f64).sqrt(),
+        _ => f64::from(n as u32) / 8.0,
+    });
+    let (file, expected) = file_of(&rows);
+    let frames: Vec<_> = (20..file.bytes.len() - 4)
+        .filter(|at| file.bytes[*at..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd]))
+        .filter_map(|at| {
+            let len = zstd::zstd_safe::find_frame_compressed_size(&file.bytes[at..]).ok()?;
+            Some(at..at + len)
+        })
+        .collect();
+    assert!(frames.len() >= 6, "{frames:?}");
+    for at in frames.into_iter().flatten() {
+        let mut bytes = file.bytes.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        let bytes = Bytes::from(bytes);
+        let got = std::panic::catch_unwind(|| {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).ok()?;
+            let batches: Result<Vec<_>, _> = builder.build().ok()?.collect();
+            Some(foreign(&batches.ok()?))
+        });
+        if let Some(got) = got.ok().flatten() {
+            assert!(got == expected, "byte {at} changes a row in silence");
+        }
+    }
+}
