@@ -67,7 +67,24 @@ struct Sample<'a> {
     tags: Pairs<'a>,
     #[serde(borrow, default)]
     ts: Option<Timestamp<'a>>,
-    value: f64,
+    value: Number,
+}
+
+/// The double nearest to a number's text, as line protocol reads it: the same sample must be the
+/// same bits by either way. serde_json's own reading may be a bit off.
+struct Number(f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        match text.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(Self(value)),
+            _ => Err(de::Error::custom(match serde_json::from_str::<f64>(text) {
+                Ok(_) => "number out of range".to_owned(),
+                Err(error) => unplaced(&error),
+            })),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -207,7 +224,7 @@ impl JsonDecoder<'_> {
             return Ok(Err(fault.to_string()));
         }
         let series = self.series(&sample.metric, tags::canonical(&pairs))?;
-        self.out.push(series, ts_us, sample.value)?;
+        self.out.push(series, ts_us, sample.value.0)?;
         Ok(Ok(()))
     }
 
@@ -259,6 +276,7 @@ fn unplaced(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use stele_model::time::rfc3339;
 
     use super::*;
@@ -299,6 +317,44 @@ mod tests {
         cpu {} -0.0 2026-11-18T11:06:40.000000Z
         cpu {} 1e300 2026-11-18T11:06:40.000000Z
         "#);
+    }
+
+    fn value_of(text: &str) -> f64 {
+        let decoded = run(&format!(
+            r#"{{"samples":[{{"metric":"a","value":{text}}}]}}"#
+        ));
+        decoded.rows.rows[0].value
+    }
+
+    #[test]
+    fn a_value_is_the_double_nearest_to_its_text() {
+        for text in [
+            "31.245270191439438",
+            "121.48791951161945",
+            "8.589934592000001e-6",
+        ] {
+            let nearest: f64 = text.parse().unwrap();
+            assert_eq!(value_of(text).to_bits(), nearest.to_bits(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn json_and_line_protocol_read_the_same_value(
+            value in any::<f64>().prop_filter("finite", |v| v.is_finite()),
+            text in "-?(0|[1-9][0-9]{0,18})(\\.[0-9]{1,20})?([eE][-+]?[0-9]{1,2})?",
+        ) {
+            prop_assert_eq!(value_of(&format!("{value:?}")).to_bits(), value.to_bits());
+            let line = format!("a value={text}\n");
+            let line = crate::influx::decode(
+                line.as_bytes(),
+                crate::Precision::default(),
+                NOW_US,
+                &Limits::default(),
+            );
+            let value = line.unwrap().rows.rows[0].value;
+            prop_assert_eq!(value_of(&text).to_bits(), value.to_bits(), "{}", text);
+        }
     }
 
     #[test]
