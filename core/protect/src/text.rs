@@ -20,6 +20,14 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// The object a failure of the table is about; `otherwise` when it names none.
+pub(crate) fn object_of(error: &stele_table::Error, otherwise: &str) -> String {
+    match error {
+        stele_table::Error::Corrupt { key, .. } => key.clone(),
+        _ => otherwise.to_owned(),
+    }
+}
+
 /// One bin of one series.
 pub(crate) fn place(series: &Series, ts_us: i64) -> String {
     format!("{} {} at {}", series.metric, series.tags, rfc3339(ts_us))
