@@ -28,6 +28,8 @@ mod ledger;
 mod load;
 mod log;
 mod pause;
+#[doc(hidden)]
+pub mod raw;
 mod schema;
 mod state;
 mod view;
