@@ -17,6 +17,9 @@ const GAMMA: f64 = (1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR);
 /// The bin of ±infinity, beyond the bin of every finite double.
 const INFINITE: i32 = 40_000;
 
+/// The most values a stored sketch can have counted.
+const COUNT_MAX: u64 = i64::MAX.unsigned_abs();
+
 /// Counts of values per logarithmic bin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sketch {
@@ -73,7 +76,7 @@ impl Sketch {
 
     /// Adds the counts of `other`: the sketch of both inputs.
     pub fn merge(&mut self, other: &Self) {
-        self.zeroes += other.zeroes;
+        self.zeroes = self.zeroes.saturating_add(other.zeroes);
         merge_bins(&mut self.negative, &other.negative);
         merge_bins(&mut self.positive, &other.positive);
     }
@@ -81,13 +84,8 @@ impl Sketch {
     /// The number of values counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.zeroes
-            + self
-                .negative
-                .iter()
-                .chain(&self.positive)
-                .map(|bin| bin.1)
-                .sum::<u64>()
+        let bins = self.negative.iter().chain(&self.positive);
+        bins.fold(self.zeroes, |sum, bin| sum.saturating_add(bin.1))
     }
 
     /// The memory its bins take, in bytes.
@@ -107,22 +105,22 @@ impl Sketch {
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             clippy::cast_precision_loss,
-            reason = "a rank below 2^53 is exact, above it a bin is wider than the rounding"
+            reason = "a rank below 2^53 is exact, above it it may be rounded past the last one"
         )]
-        let rank = (q * (count - 1) as f64) as u64;
-        let mut seen = 0;
+        let rank = ((q * (count - 1) as f64) as u64).min(count - 1);
+        let mut seen = 0u64;
         for (index, n) in self.negative.iter().rev() {
-            seen += n;
+            seen = seen.saturating_add(*n);
             if seen > rank {
                 return Some(-value_of(*index));
             }
         }
-        seen += self.zeroes;
+        seen = seen.saturating_add(self.zeroes);
         if seen > rank {
             return Some(0.0);
         }
         for (index, n) in &self.positive {
-            seen += n;
+            seen = seen.saturating_add(*n);
             if seen > rank {
                 return Some(value_of(*index));
             }
@@ -169,11 +167,16 @@ impl Sketch {
         if !input.is_empty() {
             return Err(SketchError("bytes after its end"));
         }
-        Ok(Self {
+        let sketch = Self {
             negative,
             zeroes,
             positive,
-        })
+        };
+        // A bin's count is an i64; beyond it nothing was ever counted, and sums would overflow.
+        match sketch.count() {
+            0..=COUNT_MAX => Ok(sketch),
+            _ => Err(SketchError("it counts more than 2^63 - 1 values")),
+        }
     }
 }
 
@@ -189,7 +192,7 @@ fn merge_bins(into: &mut Vec<(i32, u64)>, from: &[(i32, u64)]) {
     loop {
         let next = match (a.peek(), b.peek()) {
             (Some(x), Some(y)) if x.0 == y.0 => {
-                let sum = (x.0, x.1 + y.1);
+                let sum = (x.0, x.1.saturating_add(y.1));
                 b.next();
                 a.next();
                 Some(sum)
@@ -308,6 +311,27 @@ mod tests {
         let mut out = Vec::new();
         sketch.encode(&mut out);
         assert_eq!(Sketch::decode(&out), Ok(sketch));
+    }
+
+    #[test]
+    fn forged_counts_never_overflow() {
+        let stored = |positive: u64, counts: [u64; 2]| {
+            let mut out = Vec::new();
+            put_varint(&mut out, positive << 2);
+            for count in counts {
+                put_varint(&mut out, 1);
+                put_varint(&mut out, count - 2);
+            }
+            Sketch::decode(&out)
+        };
+        assert!(stored(2, [u64::MAX, 2]).is_err());
+        assert!(stored(2, [1 << 62, 1 << 62]).is_err());
+        let most = stored(2, [COUNT_MAX - 2, 2]).expect("just within the limit");
+        assert!(most.quantile(1.0).is_some(), "the last rank is rounded up");
+        let mut sum = most.clone();
+        (0..3).for_each(|_| sum.merge(&most));
+        assert_eq!(sum.count(), u64::MAX);
+        assert!(sum.quantile(1.0).is_some());
     }
 
     proptest! {

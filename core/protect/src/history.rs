@@ -7,7 +7,7 @@ use stele_store::{ObjectInfo, TenantStore, keys};
 use stele_table::{LedgerRow, LogEntry, TableLog, TableState};
 
 use crate::report::{Check, Progress, Stage, VerifyReport};
-use crate::text::chain;
+use crate::text::{chain, object_of};
 use crate::verify::Tell;
 
 /// Rows and hash of sample files by path, as entries added them.
@@ -54,7 +54,7 @@ pub(crate) async fn check_entries(
     if let Some(newest) = listed.iter().rfind(is_checkpoint) {
         check_checkpoint(log, &newest.key, report).await;
     }
-    check_heads(store, log, first, report).await;
+    check_heads(store, log, first, state.version, report).await;
 }
 
 /// How many of the first entries are ghosts: re-created, below a gap, by a writer that slept
@@ -116,8 +116,15 @@ fn check_entry(entry: &LogEntry, key: &str, samples: &mut Samples, report: &mut 
     }
 }
 
-/// Every head whose entry still exists must name that very entry.
-async fn check_heads(store: &TenantStore, log: &TableLog, first: u64, report: &mut VerifyReport) {
+/// Every head whose entry still exists must name that very entry. A head is written after its
+/// entry, so one above the `newest` version that was read, and without an entry, means a loss.
+async fn check_heads(
+    store: &TenantStore,
+    log: &TableLog,
+    first: u64,
+    newest: u64,
+    report: &mut VerifyReport,
+) {
     let listed = match store.list(keys::HEADS).await {
         Ok(listed) => listed,
         Err(error) => return report.find(Check::Heads, keys::HEADS, chain(&error)),
@@ -131,8 +138,15 @@ async fn check_heads(store: &TenantStore, log: &TableLog, first: u64, report: &m
             continue;
         }
         report.heads += 1;
-        if let Err(error) = log.head(version).await {
-            report.find(Check::Heads, object.key, chain(&error));
+        match log.head(version).await {
+            Ok(None) if version > newest => {
+                if let Ok(None) = log.entry(version).await {
+                    let what = "is missing, but its head is there";
+                    report.find(Check::Conservation, keys::log_entry(version), what);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => report.find(Check::Heads, object.key, chain(&error)),
         }
     }
 }
@@ -168,7 +182,10 @@ pub(crate) fn check_totals(state: &TableState, report: &mut VerifyReport) {
 pub(crate) async fn check_ledger(log: &TableLog, state: &TableState, report: &mut VerifyReport) {
     let rows = match log.ledger_rows(state).await {
         Ok(rows) => rows,
-        Err(error) => return report.find(Check::Consumption, keys::LEDGER, chain(&error)),
+        Err(error) => {
+            let object = object_of(&error, keys::LEDGER);
+            return report.find(Check::Consumption, object, chain(&error));
+        }
     };
     report.batches = rows.len() as u64;
     match log.conflicts(state).await {

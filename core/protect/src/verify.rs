@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use stele_format::l0;
 use stele_store::{TenantStore, keys};
-use stele_table::{TableLog, TableState};
+use stele_table::{TableLog, TableState, rollups_paused};
 
 use crate::data;
 use crate::history;
 use crate::report::{Check, Progress, Stage, VerifyReport};
-use crate::text::chain;
+use crate::text::{chain, object_of};
 
 /// Where a verify tells how far it is.
 pub(crate) type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
@@ -22,7 +22,8 @@ const ATTEMPTS: usize = 5;
 /// - the state by heads and the state by the log are the same, and every head is its version's;
 /// - rows are conserved by every commit still in the log, and by all commits together;
 /// - every batch of the ledger is effective exactly once;
-/// - every live file and every unabsorbed L0 object holds the bytes and rows it should;
+/// - every live file and every unabsorbed L0 object holds the bytes and rows it should, and the
+///   switch of the rollups can be read;
 /// - the rollups of every sealed window are, bit for bit, what its raw samples fold to, while it
 ///   has them: a day whose raw samples have expired is counted, and no period that has expired
 ///   holds a file.
@@ -43,6 +44,13 @@ pub async fn verify(
         history::check_totals(state, &mut report);
         history::check_ledger(log, state, &mut report).await;
         data::check_files(store, state, &mut report, progress).await;
+    }
+    if let Err(error) = rollups_paused(store).await {
+        report.find(
+            Check::Objects,
+            object_of(&error, keys::CONTROL),
+            chain(&error),
+        );
     }
     let listed = match listed {
         Ok(listed) => listed,
@@ -91,14 +99,14 @@ async fn load(log: &TableLog, report: &mut VerifyReport) -> Option<Arc<TableStat
         let by_log = match log.load_from_log().await {
             Ok(by_log) => by_log,
             Err(error) => {
-                report.find(Check::Table, keys::LOG, chain(&error));
+                report.find(Check::Table, object_of(&error, keys::LOG), chain(&error));
                 return by_heads.ok().flatten();
             }
         };
         let by_heads = match by_heads {
             Ok(by_heads) => by_heads,
             Err(error) => {
-                report.find(Check::Heads, keys::HEADS, chain(&error));
+                report.find(Check::Heads, object_of(&error, keys::HEADS), chain(&error));
                 return by_log;
             }
         };

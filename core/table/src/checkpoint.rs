@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::json::{LineDelimitedWriter, ReaderBuilder};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
@@ -118,7 +118,9 @@ pub(crate) struct Decoded {
 pub(crate) fn decode(bytes: Bytes) -> Result<Decoded, Damage> {
     let mut json = Vec::new();
     let mut writer = LineDelimitedWriter::new(&mut json);
-    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
+    // Arrow's copy of the schema is not needed, and a damaged one panics its reader.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    for batch in ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?.build()? {
         writer.write(&batch?)?;
     }
     writer.finish()?;

@@ -1,12 +1,14 @@
 //! One entry of the log: a commit as it is stored, and as it is read back.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stele_model::{Digest, RowsHash};
 
 use crate::action::{APP_ID, Add, Line, MANIFEST_KEY, MetaData, Protocol, Remove, Txn};
+use crate::codec;
 use crate::commit::{Commit, CommitKind, Conservation};
 use crate::error::Damage;
 use crate::expired::Expired;
@@ -15,6 +17,9 @@ use crate::state::{LedgerObject, TableMeta, TableState};
 
 /// The layout of `commitInfo.stele`.
 const FORMAT: u32 = 1;
+/// What stands before [`Facts::check`] in an entry; no text in it can hold these bytes, because
+/// JSON escapes quotes.
+const CHECK: &[u8] = b"\"check\":\"";
 const ENGINE: &str = concat!("stele/", env!("CARGO_PKG_VERSION"));
 
 /// What a commit consumed, in sums; the ledger file has the rows.
@@ -57,6 +62,9 @@ impl Consumed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     pub format: u32,
+    /// The digest of the whole entry as it is with zeroes here. The entry after this one names
+    /// this one's digest; the newest has none after it.
+    check: Digest,
     pub operation_id: String,
     pub kind: CommitKind,
     pub timestamp_us: i64,
@@ -145,8 +153,31 @@ impl LogEntry {
         for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             found.take(serde_json::from_slice(line)?)?;
         }
-        found.entry()
+        let entry = found.entry()?;
+        let expected = entry.facts.check;
+        match check_of(&mut bytes.to_vec()) {
+            Some((got, _)) if got == expected => Ok(entry),
+            Some((got, _)) => Err(Damage::Digest { got, expected }),
+            None => Err(Damage::value("check", "")),
+        }
     }
+}
+
+/// What the check of an entry should be, and where it stands; `bytes` has zeroes there afterwards.
+fn check_of(bytes: &mut [u8]) -> Option<(Digest, Range<usize>)> {
+    let before = bytes.windows(CHECK.len()).position(|at| at == CHECK)?;
+    let start = before + CHECK.len();
+    let place = start..start + 2 * size_of::<Digest>();
+    bytes.get_mut(place.clone())?.fill(b'0');
+    Some((codec::digest(bytes), place))
+}
+
+/// Puts the check into an entry.
+pub(crate) fn sealed(mut bytes: Vec<u8>) -> Bytes {
+    if let Some((check, place)) = check_of(&mut bytes) {
+        bytes[place].copy_from_slice(check.to_string().as_bytes());
+    }
+    bytes.into()
 }
 
 #[derive(Default)]
@@ -267,6 +298,7 @@ impl Lines {
 fn facts_on(on: &TableState, operation: &str, kind: CommitKind, timestamp_us: i64) -> Facts {
     Facts {
         format: FORMAT,
+        check: Digest::default(),
         operation_id: operation.to_owned(),
         kind,
         timestamp_us,
@@ -288,7 +320,7 @@ pub(crate) fn encode_create(operation: &str, meta: &TableMeta) -> Result<Bytes, 
     let mut lines = Lines::new(0, facts)?;
     lines.push(&Line::Protocol(Protocol::OURS))?;
     lines.push(&Line::MetaData(MetaData::new(meta, None)))?;
-    Ok(lines.bytes.into())
+    Ok(sealed(lines.bytes))
 }
 
 /// The entry of a ledger commit after `on`.
@@ -305,7 +337,7 @@ pub(crate) fn encode_ledger(
         &on.meta,
         Some(&manifest.key),
     )))?;
-    Ok(lines.bytes.into())
+    Ok(sealed(lines.bytes))
 }
 
 /// The entry of `commit` after `on`; `ledger` names what it consumed and its conflicts.
@@ -333,5 +365,5 @@ pub(crate) fn encode(
     for file in &commit.add {
         lines.push(&Line::Add(Add::of_file(file, time)?))?;
     }
-    Ok(lines.bytes.into())
+    Ok(sealed(lines.bytes))
 }

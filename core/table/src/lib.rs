@@ -30,6 +30,8 @@ mod ledger;
 mod load;
 mod log;
 mod pause;
+#[doc(hidden)]
+pub mod raw;
 mod retention;
 mod schema;
 mod state;

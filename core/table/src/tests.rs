@@ -10,7 +10,7 @@ use stele_model::{Day, Digest, FileStats, L0Name, Resolution, RowsHash, Window};
 use crate::apply::{Attached, apply};
 use crate::codec;
 use crate::commit::{Commit, CommitKind, Conservation, ConsumedBatch, ConsumedObject, OperationId};
-use crate::entry::{LogEntry, encode, encode_create};
+use crate::entry::{LogEntry, encode, encode_create, sealed};
 use crate::file::{FileEntry, FileKind};
 use crate::head::{Manifest, decode_head, encode_head};
 use crate::ledger::{LedgerFile, OperationRows};
@@ -131,6 +131,22 @@ fn an_entry_says_what_was_committed() {
 }
 
 #[test]
+fn any_flipped_bit_of_an_entry_is_found_by_the_entry_itself() {
+    let (_, bytes, _) = one_commit();
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << bit;
+            assert!(
+                LogEntry::decode(&flipped).is_err(),
+                "bit {bit} of byte {at}"
+            );
+        }
+        assert!(LogEntry::decode(&bytes[..at]).is_err(), "cut to {at}");
+    }
+}
+
+#[test]
 fn an_entry_applies_only_to_the_version_it_continues() {
     let (state, bytes, ledger) = one_commit();
     let entry = LogEntry::decode(&bytes).unwrap();
@@ -187,7 +203,8 @@ proptest! {
             lines.extend(line.to_string().into_bytes());
             lines.push(b'\n');
         }
-        if let Ok(entry) = LogEntry::decode(&lines) {
+        // What was replaced is not what the check is for.
+        if let Ok(entry) = LogEntry::decode(&sealed(lines)) {
             let _ = apply(&state, &entry, Digest::default(), &Attached::Nothing);
         }
         let odd = |packed: &[u8]| {
