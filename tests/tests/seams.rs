@@ -46,6 +46,7 @@ fn layers() -> BTreeMap<&'static str, u8> {
         ],
         &[
             "stele-auth",
+            "stele-import",
             "stele-ingest",
             "stele-compact",
             "stele-protect",

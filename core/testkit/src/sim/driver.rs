@@ -151,6 +151,10 @@ impl Driver {
             tenant: self.settings.tenant,
             now_us: self.clock.now_us(),
             samples: self.observer.kept_now(self.registry.expected()),
+            rollups: Resolution::ROLLUPS.map(|resolution| {
+                let expected = self.registry.expected();
+                (resolution, self.observer.rollups_now(expected, resolution))
+            }),
             trace: self.trace,
         }
     }

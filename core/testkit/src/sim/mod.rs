@@ -17,11 +17,11 @@ mod traffic;
 
 use std::fmt;
 
-use stele_model::TenantId;
+use stele_model::{Resolution, TenantId};
 
 use crate::fault::Plan;
 use crate::memory::MemoryStore;
-use crate::oracle::Samples;
+use crate::oracle::{Rollups, Samples};
 
 /// One run.
 #[derive(Debug, Clone)]
@@ -153,6 +153,8 @@ pub struct Outcome {
     pub now_us: i64,
     /// What it holds.
     pub samples: Samples,
+    /// What each rollup table must answer; of days that have expired, as they were sealed.
+    pub rollups: [(Resolution, Rollups); 3],
     /// What happened in order, one line per event.
     pub trace: Vec<String>,
 }

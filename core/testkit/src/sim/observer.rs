@@ -69,6 +69,13 @@ impl Observer {
         before.map_or_else(|| samples.clone(), |day| samples.since(day.start_us()))
     }
 
+    /// The rollups that must be there now: those of `samples`, and those of expired days.
+    pub fn rollups_now(&self, samples: &Samples, resolution: Resolution) -> Rollups {
+        let mut rollups = self.kept_now(samples).rollups(resolution, true);
+        rollups.add_before(i64::MAX, &self.frozen(resolution, &self.expired_now()));
+        rollups
+    }
+
     /// What of `samples` must be there now.
     pub fn kept_now(&self, samples: &Samples) -> Samples {
         self.kept(samples, &self.expired_now())
