@@ -1,5 +1,5 @@
-//! Programs that know nothing of Stele agree with it: the Python `deltalake` package reads the
-//! table in place, the official InfluxDB client writes to it.
+//! Programs that know nothing of Stele agree with it: the Python `deltalake` package and Polars
+//! read the table in place, the official InfluxDB client writes to it.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -9,7 +9,7 @@ use stele_tests::python::run_reader;
 use stele_tests::server::{ROLLUPS, Server, read_rollup, read_samples};
 use stele_tests::store::Store;
 
-fn deltalake_agrees(store: &Store) {
+fn readers_agree(store: &Store) {
     let fleet = Fleet::start(Plan {
         writers: 3,
         rows: 50,
@@ -25,32 +25,34 @@ fn deltalake_agrees(store: &Store) {
     server.settle().unwrap();
     let ours = server.check_tables(&oracle).unwrap();
     server.stop().unwrap();
-    let read = |resolution| {
-        let args = [store.table_url(), String::from(resolution)];
-        run_reader("table.py", &[&args[0], &args[1]], &store.env()).unwrap()
-    };
-    let raw = read_samples(&read("raw")).unwrap();
-    let theirs = oracle.check(&raw).unwrap();
-    assert_eq!(theirs.0, ours.0);
-    assert_eq!(
-        read_samples(&read("open")).unwrap(),
-        [],
-        "settle left open rows"
-    );
-    let resolutions = ["60s", "15m", "60m"];
-    for ((resolution, want), name) in resolutions.iter().zip(ours.rollups()).zip(ROLLUPS) {
-        same_rollup(name, &read_rollup(&read(resolution)).unwrap(), &want).unwrap();
+    for reader in ["table.py", "polars_table.py"] {
+        let read = |resolution| {
+            let args = [store.table_url(), String::from(resolution)];
+            run_reader(reader, &[&args[0], &args[1]], &store.env()).unwrap()
+        };
+        let raw = read_samples(&read("raw")).unwrap();
+        let theirs = oracle.check(&raw).unwrap();
+        assert_eq!(theirs.0, ours.0);
+        assert_eq!(
+            read_samples(&read("open")).unwrap(),
+            [],
+            "settle left open rows"
+        );
+        let resolutions = ["60s", "15m", "60m"];
+        for ((resolution, want), name) in resolutions.iter().zip(ours.rollups()).zip(ROLLUPS) {
+            same_rollup(name, &read_rollup(&read(resolution)).unwrap(), &want).unwrap();
+        }
     }
 }
 
 #[test]
-fn deltalake_reads_the_same_rows_and_values_from_a_directory() {
-    deltalake_agrees(&Store::local().unwrap());
+fn deltalake_and_polars_read_the_same_rows_and_values_from_a_directory() {
+    readers_agree(&Store::local().unwrap());
 }
 
 #[test]
-fn deltalake_reads_the_same_rows_and_values_from_s3() {
-    deltalake_agrees(&Store::s3().unwrap());
+fn deltalake_and_polars_read_the_same_rows_and_values_from_s3() {
+    readers_agree(&Store::s3().unwrap());
 }
 
 #[test]
