@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit as ArrowUnit};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
 use stele_model::{Extra, Kind, Limits, Summary};
 use stele_wire::assemble::{Assembler, Loose, pairs};
 
@@ -43,6 +44,17 @@ pub(crate) struct ParquetRows {
 impl ParquetRows {
     pub(crate) fn open(file: File, settings: &Settings, from: Mark) -> Result<Self> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+        // The library panics on them.
+        let groups = builder.metadata().row_groups().iter();
+        let mut chunks = groups.flat_map(|group| group.columns());
+        let is_forged = chunks.any(|chunk| {
+            let dictionary = chunk.dictionary_page_offset().unwrap_or(0);
+            chunk.data_page_offset() < 0 || dictionary < 0 || chunk.compressed_size() < 0
+        });
+        if is_forged {
+            let what = "a column chunk has a negative place or size".to_owned();
+            return Err(ParquetError::General(what).into());
+        }
         let total = builder.metadata().file_metadata().num_rows();
         let schema = builder.schema();
         let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();

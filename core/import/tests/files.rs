@@ -295,3 +295,17 @@ fn a_correction_ranks_every_row_and_keeps_what_they_carry() {
     assert!(rows.rows.iter().all(|row| rows.extra(row).rank == Some(1)));
     assert_eq!(known(&rows), before);
 }
+
+/// Found by fuzzing: the Parquet library panics on a column chunk at a negative offset.
+#[test]
+fn a_forged_footer_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(
+        &dir,
+        "x.parquet",
+        include_bytes!("forged/negative_offset.parquet"),
+    );
+    let opened = open(&path, &settings(Format::Parquet), Mark::default());
+    let error = opened.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("negative place or size"), "{error}");
+}

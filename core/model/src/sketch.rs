@@ -242,7 +242,7 @@ fn decode_bins(input: &mut &[u8], n: u64) -> Result<Vec<(i32, u64)>, SketchError
                 .and_then(|s| p.checked_add(s)?.checked_add(1)),
         };
         let index = index
-            .filter(|i| i.abs() <= INFINITE)
+            .filter(|i| i.unsigned_abs() <= INFINITE.unsigned_abs())
             .ok_or(SketchError("bin index out of range"))?;
         let count = match word & 1 {
             0 => 1,
@@ -311,6 +311,12 @@ mod tests {
         let mut out = Vec::new();
         sketch.encode(&mut out);
         assert_eq!(Sketch::decode(&out), Ok(sketch));
+    }
+
+    #[test]
+    fn a_forged_index_is_out_of_range_also_at_the_least_integer() {
+        let forged = [0x07, 0x01, 0x79, 0xff, 0xff, 0xff, 0xff, 0x1f, 0x12];
+        assert!(Sketch::decode(&forged).is_err());
     }
 
     #[test]
