@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stele_model::{Digest, RowsHash};
 use stele_store::{ObjectInfo, TenantStore, keys};
-use stele_table::{LedgerRow, LogEntry, TableLog, TableState};
+use stele_table::{Ledger, LedgerRow, LogEntry, TableLog, TableState};
 
 use crate::report::{Check, Progress, Stage, VerifyReport};
 use crate::text::{chain, object_of};
@@ -180,26 +180,21 @@ pub(crate) fn check_totals(state: &TableState, report: &mut VerifyReport) {
 
 /// Single consumption over the whole ledger.
 pub(crate) async fn check_ledger(log: &TableLog, state: &TableState, report: &mut VerifyReport) {
-    let rows = match log.ledger_rows(state).await {
-        Ok(rows) => rows,
+    let Ledger { rows, conflicts } = match log.ledger(state).await {
+        Ok(ledger) => ledger,
         Err(error) => {
             let object = object_of(&error, keys::LEDGER);
             return report.find(Check::Consumption, object, chain(&error));
         }
     };
     report.batches = rows.len() as u64;
-    match log.conflicts(state).await {
-        Err(error) => report.find(Check::Consumption, keys::LEDGER, chain(&error)),
-        Ok(conflicts) => {
-            let listed: u64 = conflicts.iter().map(|conflict| conflict.overridden).sum();
-            if listed != state.totals.overridden {
-                let what = format!(
-                    "it lists {listed} overridden samples, the log {}",
-                    state.totals.overridden
-                );
-                report.find(Check::Consumption, keys::LEDGER, what);
-            }
-        }
+    let listed: u64 = conflicts.iter().map(|conflict| conflict.overridden).sum();
+    if listed != state.totals.overridden {
+        let what = format!(
+            "it lists {listed} overridden samples, the log {}",
+            state.totals.overridden
+        );
+        report.find(Check::Consumption, keys::LEDGER, what);
     }
     let mut effective: BTreeMap<Digest, &LedgerRow> = BTreeMap::new();
     let (mut count, mut hash) = (0u64, RowsHash::default());

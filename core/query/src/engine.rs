@@ -22,7 +22,7 @@ use datafusion::physical_plan::execute_stream;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{ObjectName, Visit, Visitor};
 use stele_model::Clock;
-use stele_table::{TableLog, View};
+use stele_table::{Ledger, TableLog, View};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -251,18 +251,13 @@ impl Inner {
         scope: &Arc<Scope>,
         statement: &Statement,
     ) -> Result<SendableRecordBatchStream> {
-        let (ledger, conflicts) = if names_table(statement, "ledger") {
-            let state = &scope.view.state;
-            (log.ledger_rows(state).await?, log.conflicts(state).await?)
+        let ledger = if names_table(statement, "ledger") {
+            log.ledger(&scope.view.state).await?
         } else {
-            Default::default()
+            Ledger::default()
         };
         let coverage = names_table(statement, "coverage");
-        let named = Named {
-            ledger,
-            conflicts,
-            coverage,
-        };
+        let named = Named { ledger, coverage };
         let state = session::started(&self.template, self.clock.now_us());
         let planned = async {
             let sources = tables::sources(scope, named)?;

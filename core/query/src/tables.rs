@@ -15,7 +15,7 @@ use datafusion::functions_aggregate::expr_fn::{max, min};
 use datafusion::logical_expr::{LogicalPlanBuilder, TableSource, col};
 use stele_format::schema;
 use stele_model::Resolution;
-use stele_table::{Conflicts, LedgerRow};
+use stele_table::{Ledger, LedgerRow};
 
 use crate::coverage;
 use crate::scan::{SampleTable, Scope};
@@ -54,9 +54,7 @@ pub(crate) const TABLES: [(&str, &str); 8] = [
 /// What the tables hold that are made before planning, because a query names them.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
-    pub(crate) ledger: Vec<LedgerRow>,
-    /// Operations that met conflicts.
-    pub(crate) conflicts: Vec<Conflicts>,
+    pub(crate) ledger: Ledger,
     pub(crate) coverage: bool,
 }
 
@@ -93,7 +91,7 @@ pub(crate) fn sources(
     let windows = Vec::from_iter(windows.transpose()?);
     let windows = MemTable::try_new(coverage::table_schema(), vec![windows])?;
     tables.insert("coverage", source(Arc::new(windows)));
-    let ledger = vec![vec![ledger_batch(&named.ledger, &named.conflicts)?]];
+    let ledger = vec![vec![ledger_batch(&named.ledger)?]];
     let ledger = MemTable::try_new(ledger_schema(), ledger)?;
     tables.insert("ledger", source(Arc::new(ledger)));
     Ok(tables)
@@ -116,7 +114,7 @@ fn ledger_schema() -> SchemaRef {
     ]))
 }
 
-fn ledger_batch(rows: &[LedgerRow], conflicts: &[Conflicts]) -> Result<RecordBatch> {
+fn ledger_batch(Ledger { rows, conflicts }: &Ledger) -> Result<RecordBatch> {
     let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let of_batch = |f: &dyn Fn(&LedgerRow) -> Option<String>| -> ArrayRef {
         let none = conflicts.iter().map(|_| None);

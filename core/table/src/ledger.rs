@@ -62,6 +62,15 @@ pub struct Conflicts {
     pub overridden: u64,
 }
 
+/// The ledger of one version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Every consumed batch, by version and then by position.
+    pub rows: Vec<LedgerRow>,
+    /// Every operation that met conflicts, by version.
+    pub conflicts: Vec<Conflicts>,
+}
+
 /// What one operation consumed; in a day's file, only its batches of that day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OperationRows {

@@ -45,7 +45,7 @@ pub use entry::{Consumed, LogEntry};
 pub use error::{Damage, Error, Refusal, Result};
 pub use expired::Expired;
 pub use file::{FileEntry, FileKind};
-pub use ledger::{Conflicts, LedgerRow};
+pub use ledger::{Conflicts, Ledger, LedgerRow};
 pub use log::{Options, TableLog};
 pub use pause::{Paused, rollups_paused, set_rollups_paused};
 pub use retention::{Kept, Retention, RetentionInForce, retention, set_retention};

@@ -11,7 +11,7 @@ use stele_store::{TenantStore, keys};
 use crate::checkpoint;
 use crate::entry::LogEntry;
 use crate::error::{Error, Result};
-use crate::ledger::{Conflicts, LedgerCache, LedgerFile, LedgerRow};
+use crate::ledger::{Ledger, LedgerCache, LedgerFile, LedgerRow};
 use crate::load::usable_head;
 use crate::state::{LedgerObject, TableState};
 
@@ -306,30 +306,27 @@ impl TableLog {
         Ok(pairs.find_map(|(file, object)| Some((file.row(batch)?, object.key.clone()))))
     }
 
-    /// Every row of the ledger, by version and then by position.
+    /// The whole ledger; each of its files is read once.
     ///
     /// # Errors
     /// The store's, and [`Error::Corrupt`] when a ledger file is missing or damaged.
-    pub async fn ledger_rows(&self, state: &TableState) -> Result<Vec<LedgerRow>> {
+    pub async fn ledger(&self, state: &TableState) -> Result<Ledger> {
         let segments = state.ledger.days.values().flatten().map(|s| &s.object);
         let recent = state.ledger.recent.iter().map(|recent| &recent.object);
         let files = self.ledger_files(segments.chain(recent)).await?;
         let mut rows: Vec<_> = files.iter().flat_map(|file| file.rows()).collect();
         rows.sort_by_key(|row| row.version);
-        Ok(rows)
-    }
-
-    /// Every operation that met conflicts, by version.
-    ///
-    /// # Errors
-    /// As [`TableLog::ledger_rows`].
-    pub async fn conflicts(&self, state: &TableState) -> Result<Vec<Conflicts>> {
-        let segments = state.ledger.days.values().flatten().map(|s| &s.object);
-        let recent = state.ledger.recent.iter().map(|recent| &recent.object);
-        let files = self.ledger_files(segments.chain(recent)).await?;
         let mut conflicts: Vec<_> = files.iter().flat_map(|file| file.conflicts()).collect();
         conflicts.sort_by_key(|conflict| conflict.version);
-        Ok(conflicts)
+        Ok(Ledger { rows, conflicts })
+    }
+
+    /// Every row of the ledger, by version and then by position.
+    ///
+    /// # Errors
+    /// As [`TableLog::ledger`].
+    pub async fn ledger_rows(&self, state: &TableState) -> Result<Vec<LedgerRow>> {
+        Ok(self.ledger(state).await?.rows)
     }
 
     /// Several ledger files, in the order given.
