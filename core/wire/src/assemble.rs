@@ -1,8 +1,6 @@
 //! Samples that come one by one, already split into name, tags, time and value: held to the same
 //! limits as every protocol, and gathered into rows.
 
-use std::collections::HashMap;
-
 use stele_model::{Extra, Limits, Rejections, Row, Rows, tags};
 
 use crate::check::{Builder, TimeRange, check_metric, check_tags};
@@ -28,8 +26,6 @@ pub struct Assembler<'l> {
     range: TimeRange,
     out: Builder,
     rejections: Rejections,
-    /// (metric, canonical tags) to its dictionary entry.
-    series: HashMap<String, HashMap<String, u32>>,
 }
 
 impl<'l> Assembler<'l> {
@@ -41,7 +37,6 @@ impl<'l> Assembler<'l> {
             range: TimeRange::new(now_us, limits),
             out: Builder::new(limits),
             rejections: Rejections::default(),
-            series: HashMap::new(),
         }
     }
 
@@ -83,20 +78,16 @@ impl<'l> Assembler<'l> {
             self.rejections.push(position, || reason);
             return Ok(());
         }
-        let series = self.series(sample.metric, tags::canonical(pairs))?;
+        let series = self.out.series_of(sample.metric, &tags::canonical(pairs))?;
         self.out.positions.note(self.len(), 1, position);
-        self.out.push(series, sample.ts_us, sample.value)?;
-        if let Some(extra) = sample.extra {
-            let rows = &mut self.out.rows;
-            let index = u32::try_from(rows.extras.len()).map_err(|_| Error::Samples {
-                limit: self.limits.samples_max,
-            })?;
-            rows.extras.push(extra);
-            if let Some(row) = rows.rows.last_mut() {
-                row.extra = index;
+        match sample.extra {
+            None => self.out.push(series, sample.ts_us, sample.value),
+            Some(extra) => {
+                self.out
+                    .push_with(series, sample.ts_us, sample.value, extra)?;
+                Ok(())
             }
         }
-        Ok(())
     }
 
     fn check_time(&self, ts_us: i64) -> Result<(), String> {
@@ -104,16 +95,6 @@ impl<'l> Assembler<'l> {
             true => Ok(()),
             false => Err(self.range.reason(ts_us)),
         }
-    }
-
-    fn series(&mut self, metric: &str, tags: String) -> Result<u32, Error> {
-        if let Some(known) = self.series.get(metric).and_then(|m| m.get(&tags)) {
-            return Ok(*known);
-        }
-        let index = self.out.series(metric.to_owned(), &tags)?;
-        let of_metric = self.series.entry(metric.to_owned()).or_default();
-        of_metric.insert(tags, index);
-        Ok(index)
     }
 
     /// What was kept and what was refused.

@@ -1,5 +1,6 @@
 //! The limits every decoder applies to a sample, with reasons that name value and limit.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use stele_model::time::rfc3339;
@@ -172,6 +173,8 @@ impl TimeRange {
 pub(crate) struct Builder {
     pub rows: Rows,
     pub positions: Positions,
+    /// Metric to canonical tags to dictionary entry, of [`Builder::series_of`].
+    known: HashMap<String, HashMap<String, u32>>,
     /// The extra of plain samples of each kind, once there is one.
     plain: [Option<u32>; 3],
     samples_max: usize,
@@ -185,6 +188,7 @@ impl Builder {
         Self {
             rows: Rows::default(),
             positions: Positions::default(),
+            known: HashMap::new(),
             plain: [None; 3],
             samples_max: usize::try_from(limits.samples_max).unwrap_or(usize::MAX),
             samples_limit: limits.samples_max,
@@ -204,6 +208,17 @@ impl Builder {
         let index = u32::try_from(self.rows.series.len()).map_err(|_| self.too_many())?;
         let tags = tags.to_owned();
         self.rows.series.push(Series { metric, tags });
+        Ok(index)
+    }
+
+    /// The dictionary entry of a series, added when it is new.
+    pub(crate) fn series_of(&mut self, metric: &str, tags: &str) -> Result<u32, Error> {
+        if let Some(known) = self.known.get(metric).and_then(|m| m.get(tags)) {
+            return Ok(*known);
+        }
+        let index = self.series(metric.to_owned(), tags)?;
+        let of_metric = self.known.entry(metric.to_owned()).or_default();
+        of_metric.insert(tags.to_owned(), index);
         Ok(index)
     }
 

@@ -5,7 +5,6 @@
 //! sample costs only itself; text that is no JSON, or another top level, refuses the request.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -29,7 +28,6 @@ pub fn decode(body: &[u8], now_us: i64, limits: &Limits) -> Result<Decoded, Erro
         range: TimeRange::new(now_us, limits),
         out: Builder::new(limits),
         rejections: Rejections::default(),
-        series: HashMap::new(),
         stopped: None,
     };
     let mut parser = serde_json::Deserializer::from_slice(body);
@@ -53,8 +51,6 @@ struct JsonDecoder<'l> {
     range: TimeRange,
     out: Builder,
     rejections: Rejections,
-    /// (metric, canonical tags) to its dictionary entry.
-    series: HashMap<String, HashMap<String, u32>>,
     /// The error that ended the stream early.
     stopped: Option<Error>,
 }
@@ -229,19 +225,11 @@ impl JsonDecoder<'_> {
         if let Err(fault) = check_tags(&pairs, self.limits) {
             return Ok(Err(fault.to_string()));
         }
-        let series = self.series(&sample.metric, tags::canonical(&pairs))?;
+        let series = self
+            .out
+            .series_of(&sample.metric, &tags::canonical(&pairs))?;
         self.out.push(series, ts_us, sample.value.0)?;
         Ok(Ok(()))
-    }
-
-    fn series(&mut self, metric: &str, tags: String) -> Result<u32, Error> {
-        if let Some(known) = self.series.get(metric).and_then(|m| m.get(&tags)) {
-            return Ok(*known);
-        }
-        let index = self.out.series(metric.to_owned(), &tags)?;
-        let of_metric = self.series.entry(metric.to_owned()).or_default();
-        of_metric.insert(tags, index);
-        Ok(index)
     }
 
     fn ts_us(&self, ts: Option<&Timestamp<'_>>) -> Result<i64, String> {

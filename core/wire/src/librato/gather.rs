@@ -40,8 +40,6 @@ pub(super) struct Gather {
     limits: Limits,
     out: Builder,
     rejections: Rejections,
-    /// Metric to canonical tags to dictionary entry.
-    series: HashMap<String, HashMap<String, u32>>,
     /// (series, ts) of gauges and measurements to their row.
     rows: HashMap<(u32, i64), usize>,
     /// The number of items seen.
@@ -71,7 +69,6 @@ impl Gather {
             limits: lowered,
             out: Builder::new(limits),
             rejections: Rejections::default(),
-            series: HashMap::new(),
             rows: HashMap::new(),
             position: 0,
         }
@@ -253,7 +250,7 @@ impl Gather {
 
     /// The inner error refuses the sample.
     fn push(&mut self, list: List, sample: &Checked<'_>) -> Result<Result<(), String>, Error> {
-        let series = self.series(&sample.metric, &sample.tags)?;
+        let series = self.out.series_of(&sample.metric, &sample.tags)?;
         let kind = match list {
             List::Counters => Kind::Counter,
             List::Gauges | List::Measurements => Kind::Gauge,
@@ -286,16 +283,6 @@ impl Gather {
             self.rows.insert((series, sample.ts_us), row);
         }
         Ok(Ok(()))
-    }
-
-    fn series(&mut self, metric: &str, tags: &str) -> Result<u32, Error> {
-        if let Some(known) = self.series.get(metric).and_then(|m| m.get(tags)) {
-            return Ok(*known);
-        }
-        let index = self.out.series(metric.to_owned(), tags)?;
-        let of_metric = self.series.entry(metric.to_owned()).or_default();
-        of_metric.insert(tags.to_owned(), index);
-        Ok(index)
     }
 }
 
