@@ -295,12 +295,7 @@ async fn an_operation_id_cannot_name_two_lists_of_actions() {
 #[tokio::test]
 async fn a_writer_that_slept_through_sweep_cannot_take_a_swept_slot() {
     let store = Watched::new();
-    let log = store.log();
-    let old = table(&log, 5).await;
-    let mut state = old.clone();
-    for n in 6..=25 {
-        state = committed(&log, &state, simple(n)).await;
-    }
+    let (old, state) = outgrown(&store).await;
     for version in 0..state.ledger.manifest_version {
         store.remove(&keys::log_entry(version)).await;
     }
@@ -330,12 +325,7 @@ async fn a_writer_that_slept_through_sweep_cannot_take_a_swept_slot() {
 #[tokio::test]
 async fn a_commit_that_took_longer_than_a_quarter_of_the_history_is_not_believed() {
     let store = Watched::new();
-    let log = store.log();
-    let old = table(&log, 5).await;
-    let mut state = old.clone();
-    for n in 6..=25 {
-        state = committed(&log, &state, simple(n)).await;
-    }
+    let (old, state) = outgrown(&store).await;
     let base = state.ledger.manifest_version;
     let swept = (0..base).filter(|version| *version != 5);
     let swept = swept.map(keys::log_entry).collect();

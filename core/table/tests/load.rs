@@ -86,12 +86,7 @@ async fn a_view_holds_each_l0_object_until_its_commit_and_not_after() {
 #[tokio::test]
 async fn a_state_older_than_half_the_history_is_read_cold() {
     let store = Watched::new();
-    let log = store.log();
-    let old = table(&log, 5).await;
-    let mut state = old.clone();
-    for n in 6..=25 {
-        state = committed(&log, &state, simple(n)).await;
-    }
+    let (old, state) = outgrown(&store).await;
     for version in 0..state.ledger.manifest_version {
         store.remove(&keys::log_entry(version)).await;
     }
@@ -110,35 +105,21 @@ async fn a_state_older_than_half_the_history_is_read_cold() {
     assert_eq!(store.requests().len(), 1);
 }
 
-/// A table of more than one checkpoint, a state of its beginning, and the keys a sweep may delete.
-async fn outgrown(store: &Watched) -> (Arc<TableState>, Arc<TableState>, Vec<String>) {
-    let log = store.log();
-    let old = table(&log, 5).await;
-    let mut state = old.clone();
-    for n in 6..=25 {
-        state = committed(&log, &state, simple(n)).await;
-    }
-    let swept = 0..state.ledger.manifest_version;
-    let heads = (0..state.version).map(keys::head);
-    let swept = swept.map(keys::log_entry).chain(heads).collect();
-    (old, state, swept)
-}
-
 /// The process trusted its state, and slept before it asked for the next entry.
 #[tokio::test]
 async fn a_reader_that_sleeps_through_a_sweep_begins_again() {
     let day = Options::default().history_us;
     let store = Watched::new();
-    let (old, state, swept) = outgrown(&store).await;
+    let (old, state) = outgrown(&store).await;
     let log = store.log();
-    store.sleep_before(format!("GET {}", keys::log_entry(6)), day, swept);
+    store.sleep_before(format!("GET {}", keys::log_entry(6)), day, swept(&state));
     let view = View::read(&log, Some(old.clone())).await.unwrap();
     assert_eq!(view.state, state);
     // A refresh likewise, and a cold load between the LIST of heads and the GETs.
     let store = Watched::new();
-    let (old, state, swept) = outgrown(&store).await;
+    let (old, state) = outgrown(&store).await;
     let log = store.log();
-    store.sleep_before(format!("GET {}", keys::log_entry(6)), day, swept);
+    store.sleep_before(format!("GET {}", keys::log_entry(6)), day, swept(&state));
     assert_eq!(log.refresh(&old).await.unwrap(), state);
     let head = format!("GET {}", keys::log_entry(26));
     store.sleep_before(head, day, Vec::new());

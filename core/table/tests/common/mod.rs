@@ -411,3 +411,20 @@ pub async fn table(log: &TableLog, commits: u64) -> Arc<TableState> {
     }
     state
 }
+
+/// A table of more than one checkpoint, and a state of its beginning.
+pub async fn outgrown(store: &Watched) -> (Arc<TableState>, Arc<TableState>) {
+    let log = store.log();
+    let old = table(&log, 5).await;
+    let mut state = old.clone();
+    for n in 6..=25 {
+        state = committed(&log, &state, simple(n)).await;
+    }
+    (old, state)
+}
+
+/// The keys that a sweep of `state` may delete.
+pub fn swept(state: &TableState) -> Vec<String> {
+    let entries = (0..state.ledger.manifest_version).map(keys::log_entry);
+    entries.chain((0..state.version).map(keys::head)).collect()
+}
