@@ -3,6 +3,10 @@
 //! Work is LIST − ledger, taken once per run and worked off in rounds. A round decodes objects up
 //! to its share of memory, asks the ledger about every batch, sorts the rows of new batches by
 //! day, merges each day with a few small open files of it, and commits all days at once.
+//!
+//! A batch that the ledger knows counts once: its copy is consumed as a duplicate. So is an object
+//! of nothing but copies (a ghost: sent again after a sweep, or by a client that gave up), because
+//! only what the log names is hidden from readers first and deleted a whole grace later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -43,7 +47,7 @@ struct Opened {
 #[derive(Default)]
 struct Sorted {
     consumed: Vec<ConsumedObject>,
-    ghosts: Vec<L0Name>,
+    ghosts: u64,
     days: BTreeMap<Day, DayRows>,
     batches: u64,
     duplicates: u64,
@@ -65,9 +69,7 @@ impl Compactor {
         let _turn = self.absorbing.lock().await;
         let mut report = Report::default();
         let view = View::read(&self.log, self.cached_state()).await?;
-        self.keep_ghosts(&view.l0.iter().map(|object| object.name).collect());
-        let is_new = |object: &L0Object| !self.is_ghost(&object.name);
-        let mut waiting: Vec<L0Object> = view.l0.into_iter().filter(is_new).collect();
+        let mut waiting = view.l0;
         if waiting.is_empty() {
             return Ok(report);
         }
@@ -110,16 +112,12 @@ impl Compactor {
         let (opened, mut done) = self.open_objects(chosen, &shares, report).await?;
         done.extend(opened.iter().map(|o| o.object.name));
         let sorted = self.sort_batches(&state, opened).await?;
-        for ghost in &sorted.ghosts {
-            self.note_ghost(*ghost);
-        }
-        report.ghosts += sorted.ghosts.len() as u64;
         if sorted.consumed.is_empty() {
             waiting.retain(|object| !done.contains(&object.name));
             return Ok(state);
         }
         let (objects, batches) = (sorted.consumed.len() as u64, sorted.batches);
-        let duplicates = sorted.duplicates;
+        let (duplicates, ghosts) = (sorted.duplicates, sorted.ghosts);
         let mut draft = Draft::new(CommitKind::Absorb);
         draft.consumed = sorted.consumed;
         for (day, rows) in sorted.days {
@@ -136,6 +134,7 @@ impl Compactor {
                 report.objects += objects;
                 report.batches += batches;
                 report.batches_duplicate += duplicates;
+                report.ghosts += ghosts;
                 waiting.retain(|object| !done.contains(&object.name));
                 Ok(state)
             }
@@ -200,16 +199,8 @@ impl Compactor {
         let mut pace = Pace::default();
         for Opened { object, batches } in opened {
             let consumed = consumed_batches(&batches, &known, &taken);
-            if consumed.iter().all(|batch| batch.duplicate_of.is_some()) {
-                // A copy of what this very round consumes is a ghost only once that is committed.
-                if batches
-                    .iter()
-                    .all(|batch| known.contains_key(&batch.digest))
-                {
-                    sorted.ghosts.push(object.name);
-                }
-                continue;
-            }
+            let is_ghost = consumed.iter().all(|batch| batch.duplicate_of.is_some());
+            sorted.ghosts += u64::from(is_ghost);
             for (batch, as_consumed) in batches.into_iter().zip(&consumed) {
                 if as_consumed.duplicate_of.is_some() {
                     sorted.duplicates += 1;

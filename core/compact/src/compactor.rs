@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stele_model::{Clock, Day, Ids, L0Name};
+use stele_model::{Clock, Day, Ids};
 use stele_store::TenantStore;
 use stele_table::{TableLog, TableState};
 
@@ -33,8 +33,6 @@ pub struct Compactor {
     /// Files a job of this process is rewriting; others leave them alone, so that frequent
     /// absorbs do not starve a long seal. Only a courtesy: the commit decides.
     busy: Mutex<BTreeSet<String>>,
-    /// L0 objects found to hold nothing new, so that they are not read again every round.
-    ghosts: Mutex<BTreeSet<L0Name>>,
     /// Since when each day has been known to have reopened windows, µs.
     reopened: Mutex<BTreeMap<Day, i64>>,
 }
@@ -74,7 +72,6 @@ impl Compactor {
             sweeping: tokio::sync::Mutex::new(()),
             state: Mutex::new(None),
             busy: Mutex::new(BTreeSet::new()),
-            ghosts: Mutex::new(BTreeSet::new()),
             reopened: Mutex::new(BTreeMap::new()),
         }
     }
@@ -133,19 +130,6 @@ impl Compactor {
 
     pub(crate) fn is_busy(&self, path: &str) -> bool {
         lock(&self.busy).contains(path)
-    }
-
-    pub(crate) fn is_ghost(&self, name: &L0Name) -> bool {
-        lock(&self.ghosts).contains(name)
-    }
-
-    pub(crate) fn note_ghost(&self, name: L0Name) {
-        lock(&self.ghosts).insert(name);
-    }
-
-    /// Forgets ghosts that are no longer listed.
-    pub(crate) fn keep_ghosts(&self, listed: &BTreeSet<L0Name>) {
-        lock(&self.ghosts).retain(|name| listed.contains(name));
     }
 
     /// Notes which days have reopened windows now, and answers since when.

@@ -15,7 +15,7 @@ pub struct Report {
     pub batches: u64,
     /// Batches that the ledger already knew.
     pub batches_duplicate: u64,
-    /// L0 objects whose every batch the ledger already knew; left for sweep.
+    /// Of the objects, those of nothing but duplicates.
     pub ghosts: u64,
     /// L0 objects that could not be decoded and were left.
     pub damaged: u64,
@@ -187,8 +187,6 @@ pub enum ExpireWaits {
 pub struct SweepReport {
     /// L0 objects deleted.
     pub objects_deleted: u64,
-    /// Of them, ghosts.
-    pub ghosts_deleted: u64,
     /// Superseded table files deleted.
     pub files_deleted: u64,
     /// Their bytes, as the log says.

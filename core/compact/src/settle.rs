@@ -49,9 +49,8 @@ impl Compactor {
             .collect();
         let not_closed = open.difference(&closed);
         let first = |windows: &WindowSet| windows.iter().next().map(|w| w.start_us());
-        let waits = |name| !self.is_ghost(name);
         Left {
-            objects: view.l0.iter().filter(|object| waits(&object.name)).count() as u64,
+            objects: view.l0.len() as u64,
             windows_not_closed: not_closed.len() as u64,
             not_closed_since_us: first(&not_closed),
             windows_not_sealed: closed.len() as u64,

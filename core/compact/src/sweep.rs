@@ -4,8 +4,7 @@
 //! listings); any error there ends it before anything is deleted. Ages are taken by the store's
 //! clock, where an object has one, and our own clock must agree with it. What it deletes:
 //!
-//! - an L0 object, when the commit that consumed it is older than the grace, or when it is a
-//!   ghost of that age: every batch in it is effective through another object;
+//! - an L0 object, when the commit that consumed it is older than the grace;
 //! - a table file that stopped being live longer than the history ago and is not live again;
 //! - log entries and checkpoints before the newest checkpoint that is older than the history,
 //!   and ledger objects that only such entries name;
@@ -19,9 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
-use stele_format::l0;
 use stele_model::time::MINUTE_US;
-use stele_model::{Day, Digest, L0Name};
+use stele_model::{Digest, L0Name};
 use stele_store::{L0Object, ObjectInfo, keys};
 use stele_table::{CommitKind, TableState};
 
@@ -29,13 +27,10 @@ use crate::commit::{Draft, Published};
 use crate::compactor::Compactor;
 use crate::error::{Error, Result};
 use crate::options::Budget;
-use crate::reader::{fetch, l0_key};
 use crate::report::{Report, SweepReport};
 
 /// Our clock and the store's may differ by this much.
 const SKEW_US_MAX: u64 = 60_000_000;
-/// Unknown L0 objects opened in one run to see whether they are ghosts.
-const GHOSTS_OPENED_MAX: usize = 256;
 /// Objects deleted at the same time.
 const DELETES: usize = 32;
 /// Where snapshots will be.
@@ -58,7 +53,7 @@ struct Gathered {
 
 /// One thing to delete.
 enum Doomed {
-    L0 { name: L0Name, ghost: bool },
+    L0 { name: L0Name, version: u64 },
     File { path: String, size_bytes: u64 },
     Ledger { key: String },
     Entry { key: String },
@@ -89,7 +84,7 @@ impl Compactor {
             return Ok(report);
         };
         report.pins = gathered.pins;
-        let mut doomed = self.doomed_objects(&gathered, &mut report).await?;
+        let mut doomed = self.doomed_objects(&gathered, &mut report);
         self.delete_markers(&gathered, budget, &mut report).await?;
         if gathered.pins == 0 {
             self.doomed_files(&gathered, &mut doomed, &mut report);
@@ -152,80 +147,27 @@ impl Compactor {
         }))
     }
 
-    /// Consumed objects and ghosts past the grace.
-    async fn doomed_objects(
-        &self,
-        gathered: &Gathered,
-        report: &mut SweepReport,
-    ) -> Result<Vec<Doomed>> {
+    /// Consumed objects past the grace.
+    fn doomed_objects(&self, gathered: &Gathered, report: &mut SweepReport) -> Vec<Doomed> {
         let grace_us = self.options.sweep_grace_us;
-        let is_old = |since_us: i64| since_us.saturating_add(grace_us) <= gathered.now_us;
         let written: BTreeMap<u64, i64> = entries(&gathered.log).collect();
-        let (mut doomed, mut unknown) = (Vec::new(), Vec::new());
+        let mut doomed = Vec::new();
         for object in &gathered.l0 {
-            match gathered.state.unswept.get(&object.name.digest) {
-                Some(consumed) => {
-                    // An entry no longer listed was swept: it is older than the history.
-                    let committed_us = written.get(&consumed.version);
-                    match is_old(committed_us.copied().unwrap_or(consumed.committed_us)) {
-                        true => doomed.push(Doomed::L0 {
-                            name: object.name,
-                            ghost: false,
-                        }),
-                        false => report.objects_waiting += 1,
-                    }
-                }
-                None if is_old(object.stored_us) => unknown.push(object.clone()),
-                None => {}
-            }
-        }
-        let ghosts = self.ghosts_among(&gathered.state, unknown).await?;
-        doomed.extend(
-            ghosts
-                .into_iter()
-                .map(|name| Doomed::L0 { name, ghost: true }),
-        );
-        Ok(doomed)
-    }
-
-    /// Which of `unknown` hold nothing but batches that are effective through other objects.
-    async fn ghosts_among(
-        &self,
-        state: &TableState,
-        unknown: Vec<L0Object>,
-    ) -> Result<Vec<L0Name>> {
-        let by_name: Vec<(Digest, Day)> = unknown
-            .iter()
-            .map(|o| (o.name.digest, o.name.last.day()))
-            .collect();
-        let known = self.log.ledger_lookup(state, &by_name).await?;
-        let (mut ghosts, mut opened) = (Vec::new(), 0);
-        for object in unknown {
-            if known.contains_key(&object.name.digest) {
-                ghosts.push(object.name);
+            let Some(consumed) = gathered.state.unswept.get(&object.name.digest) else {
                 continue;
-            }
-            opened += 1;
-            if opened > GHOSTS_OPENED_MAX {
-                break;
-            }
-            let bytes = match fetch(&self.store, &l0_key(&object)).await {
-                Err(Error::Gone { .. }) => continue,
-                other => other?,
             };
-            let Ok(batches) = l0::decode(bytes) else {
-                continue; // Damaged: absorb says so, and it stays as evidence.
-            };
-            let asked: Vec<(Digest, Day)> = batches
-                .iter()
-                .filter_map(|b| Some((b.digest, Day::of(b.rows.ts_range_us()?.1))))
-                .collect();
-            let known = self.log.ledger_lookup(state, &asked).await?;
-            if asked.iter().all(|(digest, _)| known.contains_key(digest)) {
-                ghosts.push(object.name);
+            // An entry no longer listed was swept: it is older than the history.
+            let version = consumed.version;
+            let since_us = written.get(&version).copied();
+            let since_us = since_us.unwrap_or(consumed.committed_us);
+            if since_us.saturating_add(grace_us) <= gathered.now_us {
+                let name = object.name;
+                doomed.push(Doomed::L0 { name, version });
+            } else {
+                report.objects_waiting += 1;
             }
         }
-        Ok(ghosts)
+        doomed
     }
 
     /// Never shorter than what readers of the log count on.
@@ -371,16 +313,20 @@ fn is_doomed(one: &Doomed, state: &TableState) -> bool {
             is_removed && !state.files.contains_key(path)
         }
         Doomed::Ledger { key } => state.ledger.retired.iter().any(|object| object.key == *key),
-        Doomed::L0 { .. } | Doomed::Entry { .. } | Doomed::Head { .. } => true,
+        // Sent again after its deletion, it may have been consumed again, and has a new grace.
+        Doomed::L0 { name, version } => {
+            let consumed = state.unswept.get(&name.digest);
+            consumed.is_some_and(|consumed| consumed.version == *version)
+        }
+        Doomed::Entry { .. } | Doomed::Head { .. } => true,
     }
 }
 
 /// Counts a deletion, and drafts what the log must learn of it.
 fn note(one: &Doomed, state: &TableState, draft: &mut Draft, report: &mut SweepReport) {
     match one {
-        Doomed::L0 { name, ghost } => {
+        Doomed::L0 { name, .. } => {
             report.objects_deleted += 1;
-            report.ghosts_deleted += u64::from(*ghost);
             if state.unswept.contains_key(&name.digest) {
                 draft.gone.push(name.digest);
             }

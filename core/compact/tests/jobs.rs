@@ -193,7 +193,7 @@ async fn one_round_that_holds_a_batch_twice_takes_it_once() {
 }
 
 #[tokio::test]
-async fn a_ghost_is_not_consumed_and_changes_nothing() {
+async fn a_ghost_is_consumed_as_a_duplicate_and_changes_no_answer() {
     let mut world = World::new();
     let compactor = world.compactor(1);
     let (a, b) = (batch(hour("cpu", 9)), batch(hour("mem", 9)));
@@ -201,17 +201,23 @@ async fn a_ghost_is_not_consumed_and_changes_nothing() {
     world.expected.add(&b.rows);
     world.put(&[a.clone(), b.clone()]).await;
     compactor.settle(&ALL, &|_| ()).await.unwrap();
-    let version = world.state().await.version;
+    let sealed = world.state().await;
     // The same batches land again, each in an object of its own.
     world.put(&[a]).await;
     world.put(&[b]).await;
     world.check("with ghosts").await;
     let report = compactor.absorb(&ALL).await.unwrap();
-    assert_eq!((report.ghosts, report.objects, report.commits), (2, 0, 0));
+    assert_eq!((report.ghosts, report.objects, report.commits), (2, 2, 1));
+    assert_eq!((report.batches, report.rows_in), (0, 0));
+    let state = world.state().await;
+    assert_eq!(state.files, sealed.files);
+    assert_eq!(state.totals.duplicate_batches, 2);
+    let view = world.view().await;
+    assert!(view.open_windows().is_empty());
     let settled = compactor.settle(&ALL, &|_| ()).await.unwrap();
-    assert_eq!((settled.version, settled.left.objects), (version, 0));
+    assert_eq!((settled.version, settled.left.objects), (state.version, 0));
     assert!(settled.complete);
-    world.check("after the ghosts were seen").await;
+    world.check("after the ghosts were consumed").await;
 }
 
 #[tokio::test]
