@@ -1,6 +1,6 @@
 //! Why a request was not answered with success.
 
-use stele_model::ErrorKind;
+use stele_model::{ErrorKind, chain};
 
 /// A cause that only an operator sees.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -90,29 +90,18 @@ impl Error {
     pub(crate) fn log(&self) {
         match self {
             Self::Ingest(source) => {
-                let (kind, cause) = (self.kind(), causes(source));
+                let (kind, cause) = (self.kind(), chain(source));
                 tracing::error!(%kind, cause, "a batch was not stored");
             }
             Self::Retention(source) => {
-                let (kind, cause) = (self.kind(), causes(&**source));
+                let (kind, cause) = (self.kind(), chain(&**source));
                 tracing::error!(%kind, cause, "a retention cannot be read");
             }
             Self::Worker(source) => {
-                let (kind, cause) = (self.kind(), causes(source));
+                let (kind, cause) = (self.kind(), chain(source));
                 tracing::error!(%kind, cause, "a worker failed");
             }
             _ => tracing::debug!(kind = %self.kind(), reason = %self, "a request was refused"),
         }
     }
-}
-
-/// The message of `error` and of all its sources.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(&format!(": {source}"));
-        next = source.source();
-    }
-    text
 }

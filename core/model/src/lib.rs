@@ -25,7 +25,7 @@ pub mod window;
 pub use aggregate::Aggregate;
 pub use clock::{Clock, Entropy, Ids};
 pub use digest::{Digest, RowsHash};
-pub use error::ErrorKind;
+pub use error::{ErrorKind, chain};
 pub use file::FileStats;
 pub use limits::{Limits, RawRetention};
 pub use names::{L0Name, TenantId};

@@ -8,12 +8,11 @@ use stele_format::{
     Compared, Merge, RollupMerge, RollupReader, RollupSource, RollupTruth, SampleOrRollup,
     SampleReader, SampleSource, check_file,
 };
-use stele_model::{Day, Resolution, WindowSet};
+use stele_model::{Day, Resolution, WindowSet, chain};
 use stele_store::{TenantStore, keys};
 use stele_table::{FileEntry, FileKind, TableState};
 
 use crate::report::{Check, Progress, Stage, VerifyReport};
-use crate::text::chain;
 use crate::verify::Tell;
 
 const RAW: FileKind = FileKind::Sealed(Resolution::Raw);

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use stele_model::{Digest, RowsHash};
+use stele_model::{Digest, RowsHash, chain};
 use stele_store::{ObjectInfo, TenantStore, keys};
 use stele_table::{Ledger, LedgerRow, LogEntry, TableLog, TableState};
 
 use crate::report::{Check, Progress, Stage, VerifyReport};
-use crate::text::{chain, object_of};
+use crate::text::object_of;
 use crate::verify::Tell;
 
 /// Rows and hash of sample files by path, as entries added them.

@@ -8,11 +8,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use serde_json::{Value, json};
-use stele_model::{ErrorKind, ReceiptId, TenantId, time};
+use stele_model::{ErrorKind, ReceiptId, TenantId, chain, time};
 use stele_table::TableLog;
 
 use crate::receipt::{BatchState, find_batch, l0_key};
-use crate::text::chain;
 
 /// Seconds after which a sender may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use stele_format::l0;
+use stele_model::chain;
 use stele_store::{TenantStore, keys};
 use stele_table::{TableLog, TableState, rollups_paused};
 
 use crate::data;
 use crate::history;
 use crate::report::{Check, Progress, Stage, VerifyReport};
-use crate::text::{chain, object_of};
+use crate::text::object_of;
 
 /// Where a verify tells how far it is.
 pub(crate) type Tell<'a> = &'a (dyn Fn(Progress) + Sync);

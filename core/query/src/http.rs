@@ -15,7 +15,7 @@ use axum::{Extension, Router};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use stele_model::{ErrorKind, TenantId};
+use stele_model::{ErrorKind, TenantId, chain};
 use stele_table::TableLog;
 
 use crate::engine::QueryEngine;
@@ -129,7 +129,7 @@ async fn answer(
             let length = encoded.complete_bytes();
             let chunks = encoded.map(|chunk| {
                 chunk.inspect_err(|e| {
-                    tracing::warn!(error = %e, "an answer broke off after its first byte");
+                    tracing::warn!(cause = %chain(e), "an answer broke off after its first byte");
                 })
             });
             let mut response = Response::new(Body::from_stream(chunks));
@@ -173,16 +173,4 @@ pub fn error_response(error: &Error) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, after);
     }
     response
-}
-
-/// An error and its causes, for the log.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

@@ -11,7 +11,7 @@ use std::fmt;
 use stele_format::{RollupSource, SampleSource};
 use stele_model::merge::{merge_order, value_order};
 use stele_model::time::rfc3339;
-use stele_model::{Aggregate, Extra, Resolution, Rows, Series, Sketch};
+use stele_model::{Aggregate, Extra, Resolution, Rows, Series, Sketch, chain};
 
 /// One stored sample without its identity.
 #[derive(Debug, Clone, Copy)]
@@ -412,19 +412,6 @@ fn joined(bins: &[&Aggregate]) -> Aggregate {
         last_ts_us: bins.iter().map(|b| b.last_ts_us).max().unwrap_or(i64::MIN),
         sketch,
     }
-}
-
-/// An error and its sources in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

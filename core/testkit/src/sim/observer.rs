@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stele_compact::reader;
-use stele_model::{Digest, Resolution, RowsHash};
+use stele_model::{Digest, Resolution, RowsHash, chain};
 use stele_table::{Expired, FileKind, LedgerRow, TableLog, TableState, View};
 
 use super::Violation;
@@ -15,7 +15,7 @@ use super::process::Process;
 use super::registry::{Registry, l0_name};
 use crate::fault::relative;
 use crate::memory::{MemoryStore, Mutation};
-use crate::oracle::{Rollups, Samples, chain};
+use crate::oracle::{Rollups, Samples};
 
 /// Clocks of the simulation differ by up to 20 s to either side.
 const CLOCKS_DIFFER_US: i64 = 45_000_000;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use futures::future::LocalBoxFuture;
 use stele_compact::{Budget, Compactor, Options, reader};
 use stele_ingest::{IdempotencyKey, Ingestor, Prepared};
-use stele_model::{Clock, Digest, ErrorKind, L0Name, Resolution, Rows, TenantId};
+use stele_model::{Clock, Digest, ErrorKind, L0Name, Resolution, Rows, TenantId, chain};
 use stele_store::{TenantStore, Tier};
 use stele_table::{Expired, Retention, TableLog, View, set_rollups_paused};
 
 use crate::clock::{ManualClock, SeededIds};
 use crate::fault::FaultWorld;
-use crate::oracle::{Rollups, Samples, chain};
+use crate::oracle::{Rollups, Samples};
 
 /// How often a query starts again because a sweep passed.
 const RESTARTS_MAX: usize = 5;
