@@ -1,12 +1,14 @@
 //! Proves that a stored object is what its writer said it wrote.
 
 use bytes::Bytes;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use stele_model::{FileStats, Series};
 
 use crate::digest::{content_digest, row_hash, series_hash};
 use crate::error::{Error, Result};
-use crate::file::{Facts, footer_bytes};
+use crate::file::{DATA_START, Facts};
 use crate::filter::Filter;
+use crate::page_sums::PageSums;
 use crate::rollup_file::{RollupReader, bin_hash};
 use crate::sample::RollupSource;
 use crate::sample_blocks::{Block, Blocks};
@@ -36,10 +38,11 @@ pub fn check_file(bytes: &Bytes, stats: &FileStats, kind: SampleOrRollup) -> Res
             found,
         });
     }
-    let footer = footer_bytes(bytes)
-        .filter(|footer| *footer as u64 == stats.footer_bytes)
-        .ok_or(Error::corrupt("the footer has another size than recorded"))?;
-    let found = content_digest(&bytes[bytes.len() - footer..]);
+    let footer = usize::try_from(stats.footer_bytes).ok();
+    let footer = footer.and_then(|length| bytes.len().checked_sub(length));
+    let data_end = footer.ok_or(Error::corrupt("the footer is longer than the object"))?;
+    let footer = &bytes[data_end..];
+    let found = content_digest(footer);
     if found != stats.footer_digest {
         return Err(Error::DigestMismatch {
             what: "the footer",
@@ -47,6 +50,7 @@ pub fn check_file(bytes: &Bytes, stats: &FileStats, kind: SampleOrRollup) -> Res
             found,
         });
     }
+    check_pages(bytes, data_end)?;
     let facts = match kind {
         SampleOrRollup::Sample => sample_facts(bytes.clone()),
         SampleOrRollup::Rollup => rollup_facts(bytes.clone()),
@@ -56,6 +60,15 @@ pub fn check_file(bytes: &Bytes, stats: &FileStats, kind: SampleOrRollup) -> Res
         other => other,
     })?;
     compare(&facts, stats)
+}
+
+/// What queries trust when they read single pages.
+fn check_pages(bytes: &Bytes, data_end: usize) -> Result<()> {
+    let metadata = ParquetMetaDataReader::new()
+        .with_page_index_policy(PageIndexPolicy::Required)
+        .parse_and_finish(bytes)?;
+    let sums = PageSums::read(&bytes[data_end..], &metadata)?;
+    sums.check(DATA_START as u64, &bytes[DATA_START..data_end])
 }
 
 fn compare(facts: &Facts, stats: &FileStats) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::codec::runs::{Cursor, Runs};
 use crate::codec::{bits, delta, hybrid, split};
 use crate::column::{Blobs, Texts, keyed};
 use crate::error::Result;
+use crate::page_sums::page_sum;
 use crate::page_writer::{PageWriter, Zstd};
 
 /// Texts in the column index and statistics are cut to this many bytes: longer than the tags of
@@ -59,6 +60,8 @@ pub(crate) struct Chunk {
     pub encodings: Vec<Encoding>,
     /// The length of the dictionary page; 0 when there is none.
     pub dictionary_bytes: usize,
+    /// The sum of each page, the dictionary's first.
+    pub sums: Vec<u32>,
     pub statistics: Option<Statistics>,
     pub column_index: Option<ColumnIndexMetaData>,
     pub offset_index: Option<OffsetIndexMetaData>,
@@ -329,12 +332,15 @@ impl<'a> PageIndex<'a> {
         };
         let column_index = self.builder.map(ColumnIndexBuilder::build).transpose()?;
         let bytes = pages.out.into_inner()?;
+        let sums = pages.pages.iter();
+        let sums = sums.map(|page| page_sum(&bytes[page.clone()])).collect();
         Ok(Chunk {
             bytes: bytes.into(),
             rows,
             uncompressed: pages.uncompressed,
             encodings: pages.encodings,
             dictionary_bytes: pages.dictionary_bytes,
+            sums,
             statistics,
             column_index,
             offset_index: indexed.then(|| pages.offsets.build()),

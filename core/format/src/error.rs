@@ -79,7 +79,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn corrupt(what: &'static str) -> Self {
+    pub(crate) const fn corrupt(what: &'static str) -> Self {
         Self::Corrupt { what }
     }
 }

@@ -1,7 +1,8 @@
 //! A Parquet file with its own digest, written and opened.
 //!
 //! ```text
-//! "PAR1" · 16 bytes: digest of all that follows · row groups · page indexes · metadata · tail
+//! "PAR1" · 16 bytes: digest of all that follows · row groups · footer
+//! footer: page sums · page indexes · metadata · tail
 //! ```
 //!
 //! Parquet addresses pages by offset, so readers skip the digest; ours check it before they parse
@@ -31,6 +32,8 @@ use crate::page_writer::Zstd;
 
 /// Where the digest lies: after the magic.
 const DIGEST: std::ops::Range<usize> = 4..20;
+/// Where the first page lies.
+pub(crate) const DATA_START: usize = DIGEST.end;
 
 /// One column a file may have.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +50,13 @@ pub(crate) struct Column {
 struct Group {
     rows: usize,
     chunks: Vec<Option<Chunk>>,
+}
+
+/// A file as it was written.
+pub(crate) struct Written {
+    pub bytes: Vec<u8>,
+    /// Where its footer begins.
+    footer: usize,
 }
 
 /// Gathers row groups and writes the file once it is known which columns it has.
@@ -95,7 +105,7 @@ impl FileBuilder {
 
     /// Writes the file. `sorted` declares the rows ascending by (metric, tags, ts), the first
     /// three columns.
-    pub fn finish(mut self, metadata: Vec<KeyValue>, sorted: bool) -> Result<Vec<u8>> {
+    pub fn finish(mut self, metadata: Vec<KeyValue>, sorted: bool) -> Result<Written> {
         let kept: Vec<usize> = (0..self.columns.len())
             .filter(|at| {
                 let used = self.groups.iter().any(|g| g.chunks[*at].is_some());
@@ -119,6 +129,7 @@ impl FileBuilder {
         let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
         writer.write_all(&[0; 16]).map_err(Error::Compression)?;
         let descriptors: Vec<ColumnDescPtr> = writer.schema_descr().columns().to_vec();
+        let mut sums: Vec<u8> = Vec::new();
         for mut group in std::mem::take(&mut self.groups) {
             let mut row_group = writer.next_row_group()?;
             for (at, descriptor) in kept.iter().zip(&descriptors) {
@@ -128,13 +139,18 @@ impl FileBuilder {
                 };
                 let close = chunk.close(descriptor, self.settings.level)?;
                 row_group.append_column(&chunk.bytes, close)?;
+                sums.extend(chunk.sums.iter().flat_map(|sum| sum.to_le_bytes()));
             }
             row_group.close()?;
+        }
+        let footer = writer.bytes_written();
+        if self.settings.indexed {
+            writer.write_all(&sums).map_err(Error::Compression)?;
         }
         let mut bytes = writer.into_inner()?;
         let digest = content_digest(&bytes[DIGEST.end..]);
         bytes[DIGEST].copy_from_slice(&digest.0);
-        Ok(bytes)
+        Ok(Written { bytes, footer })
     }
 
     fn message(&self, kept: &[usize]) -> String {
@@ -206,17 +222,6 @@ pub(crate) fn open(bytes: &Bytes) -> Result<ParquetMetaData> {
     Ok(ParquetMetaDataReader::new().parse_and_finish(bytes)?)
 }
 
-/// The length of the metadata with its 8-byte tail; `None` when the file is too short for it.
-pub(crate) fn footer_bytes(bytes: &[u8]) -> Option<usize> {
-    let tail: [u8; 4] = bytes.get(bytes.len().checked_sub(8)?..)?[..4]
-        .try_into()
-        .ok()?;
-    let footer = usize::try_from(u32::from_le_bytes(tail))
-        .ok()?
-        .checked_add(8)?;
-    (footer <= bytes.len()).then_some(footer)
-}
-
 /// What is known of the rows written so far.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Facts {
@@ -280,13 +285,13 @@ impl Facts {
     }
 
     /// The finished file, its digests taken.
-    pub fn into_file(self, bytes: Vec<u8>) -> Result<EncodedFile> {
-        let footer = footer_bytes(&bytes).ok_or(Error::corrupt("a file without a footer"))?;
+    pub fn into_file(self, Written { bytes, footer }: Written) -> EncodedFile {
+        let (digest, footer_digest) = (content_digest(&bytes), content_digest(&bytes[footer..]));
         let stats = FileStats {
             size_bytes: bytes.len() as u64,
-            digest: content_digest(&bytes),
-            footer_digest: content_digest(&bytes[bytes.len() - footer..]),
-            footer_bytes: footer as u64,
+            digest,
+            footer_digest,
+            footer_bytes: (bytes.len() - footer) as u64,
             rows: self.rows,
             rows_hash: self.hash,
             ts_min_us: self.ts_min_us,
@@ -295,10 +300,10 @@ impl Facts {
             metric_max: self.last.map(|last| last.0.metric).unwrap_or_default(),
             series: self.series,
         };
-        Ok(EncodedFile {
+        EncodedFile {
             bytes: bytes.into(),
             stats,
-        })
+        }
     }
 }
 

@@ -62,14 +62,14 @@ pub fn encode(batches: &[Batch]) -> Result<Encoded> {
         .map(|batch| format!("{}:{}", batch.digest, batch.rows.len()))
         .collect();
     let metadata = KeyValue::new(BATCHES.to_owned(), listed.join(" "));
-    let bytes = columns.finish(vec![metadata], false)?;
+    let written = columns.finish(vec![metadata], false)?;
     Ok(Encoded {
         name: L0Name {
             digest: object_digest(&order),
             first: Window::of(lo),
             last: Window::of(hi),
         },
-        bytes: bytes.into(),
+        bytes: written.bytes.into(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! Pages with their headers, compressed, end to end in memory.
 
+use std::ops::Range;
+
 use parquet::basic::Encoding;
 use parquet::column::page::{CompressedPage, Page, PageWriter as _};
 use parquet::file::metadata::OffsetIndexBuilder;
@@ -26,7 +28,7 @@ impl Zstd {
             .and_then(|()| symbols.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast)))
             .and_then(|()| symbols.set_parameter(CParameter::MinMatch(7)))
             .and_then(|()| symbols.set_parameter(CParameter::HashLog(6)))
-            // Readers of single pages see no digest of the object: a flipped bit must not decode.
+            // For readers of other makes, which know no sums: a flipped bit must not decode.
             .and_then(|()| general.set_parameter(CParameter::ChecksumFlag(true)))
             .and_then(|()| symbols.set_parameter(CParameter::ChecksumFlag(true)))
             .expect("zstd has these levels and parameters");
@@ -39,6 +41,8 @@ pub(crate) struct PageWriter<'a> {
     zstd: &'a mut Zstd,
     pub out: TrackedWrite<Vec<u8>>,
     pub offsets: OffsetIndexBuilder,
+    /// Where each page is, the dictionary's first.
+    pub pages: Vec<Range<usize>>,
     pub encodings: Vec<Encoding>,
     pub uncompressed: usize,
     pub dictionary_bytes: usize,
@@ -50,6 +54,7 @@ impl<'a> PageWriter<'a> {
             zstd,
             out: TrackedWrite::new(Vec::new()),
             offsets: OffsetIndexBuilder::default(),
+            pages: Vec::new(),
             encodings: vec![Encoding::RLE],
             uncompressed: 0,
             dictionary_bytes: 0,
@@ -133,6 +138,8 @@ impl<'a> PageWriter<'a> {
     fn write(&mut self, page: Page, uncompressed: usize) -> Result<(u64, usize)> {
         let page = CompressedPage::new(page, uncompressed);
         let spec = SerializedPageWriter::new(&mut self.out).write_page(page)?;
+        let start = usize::try_from(spec.offset).unwrap_or(usize::MAX);
+        self.pages.push(start..start + spec.compressed_size);
         self.uncompressed += spec.uncompressed_size;
         Ok((spec.offset, spec.compressed_size))
     }

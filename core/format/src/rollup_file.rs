@@ -263,8 +263,8 @@ impl RollupWriter {
             return Ok(None);
         }
         self.flush()?;
-        let bytes = self.file.finish(Vec::new(), true)?;
-        self.facts.into_file(bytes).map(Some)
+        let written = self.file.finish(Vec::new(), true)?;
+        Ok(Some(self.facts.into_file(written)))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::codec::runs::Runs;
 use crate::column::{Keyed, Optional, Texts, keyed};
 use crate::digest::is_plain;
 use crate::error::Result;
-use crate::file::{Column, FileBuilder};
+use crate::file::{Column, FileBuilder, Written};
 use crate::scale::{POWERS, scale};
 
 const fn column(
@@ -295,7 +295,7 @@ impl SampleColumns {
         bytes + (here * bytes).checked_div(rows).unwrap_or(here * 2)
     }
 
-    pub fn finish(mut self, metadata: Vec<KeyValue>, sorted: bool) -> Result<Vec<u8>> {
+    pub fn finish(mut self, metadata: Vec<KeyValue>, sorted: bool) -> Result<Written> {
         self.flush()?;
         self.file.finish(metadata, sorted)
     }

@@ -89,8 +89,8 @@ impl SampleWriter {
         if self.facts.rows == 0 {
             return Ok(None);
         }
-        let bytes = self.columns.finish(Vec::new(), true)?;
-        self.facts.into_file(bytes).map(Some)
+        let written = self.columns.finish(Vec::new(), true)?;
+        Ok(Some(self.facts.into_file(written)))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Damaged bytes are an error, never fewer rows and never a panic.
 
 use bytes::Bytes;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use proptest::prelude::*;
 use stele_format::{
-    EncodedFile, RollupReader, RollupSource, RollupWriter, SampleOrRollup, SampleReader,
+    EncodedFile, PageSums, RollupReader, RollupSource, RollupWriter, SampleOrRollup, SampleReader,
     SampleSource, batch, check_file, content_digest, l0,
 };
 use stele_model::{Aggregate, ErrorKind, Extra, Series};
@@ -165,5 +166,53 @@ proptest! {
         prop_assert!(SampleReader::open(dressed.clone()).is_err() || !tail);
         read_samples(dressed.clone());
         read_rollups(dressed);
+    }
+}
+
+/// Every page of a file on its own, as a query reads it.
+#[test]
+fn any_flipped_bit_of_a_page_read_alone_is_corrupt() {
+    for file in [file_of(&canonical(&samples())).0, rollup_file()] {
+        let data_end = file.bytes.len() - file.stats.footer_bytes as usize;
+        let metadata = ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Required)
+            .parse_and_finish(&file.bytes)
+            .unwrap();
+        let sums = PageSums::read(&file.bytes[data_end..], &metadata).unwrap();
+        let mut pages = Vec::new();
+        let groups = metadata.row_groups().iter();
+        for (group, index) in groups.zip(metadata.offset_index().unwrap()) {
+            for (column, index) in group.columns().iter().zip(index) {
+                if let Some(start) = column.dictionary_page_offset() {
+                    pages.push(start as usize..column.data_page_offset() as usize);
+                }
+                pages.extend(index.page_locations().iter().map(|page| {
+                    let start = page.offset as usize;
+                    start..start + page.compressed_page_size as usize
+                }));
+            }
+        }
+        assert!(pages.len() > 5, "{}", pages.len());
+        sums.check(20, &file.bytes[20..data_end]).unwrap();
+        for page in pages {
+            let start = page.start as u64;
+            let bytes = &file.bytes[page];
+            sums.check(start, bytes).unwrap();
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.to_vec();
+                damaged[at] ^= 1 << (at % 8);
+                let error = sums.check(start, &damaged).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+            }
+            // Less than a page cannot be checked, and so is not read.
+            assert!(sums.check(start, &bytes[..bytes.len() - 1]).is_err());
+            assert!(sums.check(start + 1, &bytes[1..]).is_err());
+        }
+        assert!(
+            sums.check(data_end as u64, &file.bytes[data_end..])
+                .is_err()
+        );
+        let short = PageSums::read(&file.bytes[file.bytes.len() - 8..], &metadata);
+        assert_eq!(short.unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }

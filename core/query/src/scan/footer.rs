@@ -1,8 +1,8 @@
 //! Footers of data files: fetched in one request, checked against the log, kept in memory.
 //!
-//! The log says how long a footer is and what its digest is, so one range GET suffices; it is
-//! made long enough to bring the page index, which lies just before the footer. Beside it the
-//! distinct tags of a row group are kept, read from its dictionary page alone.
+//! The log says how long a footer is and what its digest is, so one range GET brings it, its page
+//! index and the sums of all pages, and nothing in them is believed before the digest is. Beside
+//! it the distinct tags of a row group are kept, read from its dictionary page alone.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,16 +19,12 @@ use parquet::file::metadata::{
 };
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
+use stele_format::PageSums;
 use stele_store::{TenantStore, keys};
 use stele_table::FileEntry;
 
 use crate::error::{Error, Result};
 
-/// What the page index of one page of rows takes in the file, about. It only decides how much the
-/// first request asks for; too little costs a second request.
-const INDEX_BYTES_PER_PAGE: u64 = 400;
-const ROWS_PER_PAGE: u64 = 4_096;
-const INDEX_BYTES_MAX: u64 = 1 << 20;
 /// What `stele-format` calls itself in a file's metadata.
 const WRITER: &str = "stele";
 /// The position of `metric`, `tags` and `ts` in every data file.
@@ -55,6 +51,8 @@ impl Cost {
 pub(crate) struct Footer {
     /// Parquet metadata with page index.
     pub(crate) metadata: Arc<ParquetMetaData>,
+    /// What every page must be.
+    pub(crate) sums: Arc<PageSums>,
     /// Distinct tags per row group; `None` when its pages are not all dictionary-encoded.
     tags: Mutex<HashMap<usize, Option<Arc<StringArray>>>>,
 }
@@ -188,10 +186,11 @@ impl Footers {
         if let Some(footer) = self.cache().get(&key) {
             return Ok(footer);
         }
-        let metadata = Arc::new(fetch(store, file, cost).await?);
-        let bytes = metadata.memory_size() + key.len();
+        let (metadata, sums) = fetch(store, file, cost).await?;
+        let bytes = metadata.memory_size() + sums.memory_bytes() + key.len();
         let footer = Arc::new(Footer {
-            metadata,
+            metadata: Arc::new(metadata),
+            sums: Arc::new(sums),
             tags: Mutex::default(),
         });
         let mut cache = self.cache();
@@ -227,6 +226,9 @@ impl Footers {
         let key = keys::data_file(&file.path);
         let bytes = store.get_range(&key, range.clone()).await?;
         cost.add(bytes.len() as u64);
+        let sums = &footer.sums;
+        sums.check(range.start, &bytes)
+            .map_err(|e| damaged(&file.path, &e))?;
         let part = Part {
             start: range.start,
             bytes,
@@ -256,50 +258,35 @@ pub(crate) fn damaged(path: &str, why: &dyn std::fmt::Display) -> Error {
     }
 }
 
-async fn fetch(store: &TenantStore, file: &FileEntry, cost: &Cost) -> Result<ParquetMetaData> {
+async fn fetch(
+    store: &TenantStore,
+    file: &FileEntry,
+    cost: &Cost,
+) -> Result<(ParquetMetaData, PageSums)> {
     let stats = &file.stats;
     let key = keys::data_file(&file.path);
-    if stats.footer_bytes > stats.size_bytes {
+    let Some(start) = stats.size_bytes.checked_sub(stats.footer_bytes) else {
         return Err(damaged(&file.path, &"its footer is longer than the file"));
+    };
+    let bytes = store.get_range(&key, start..stats.size_bytes).await?;
+    cost.add(bytes.len() as u64);
+    if bytes.len() as u64 != stats.footer_bytes {
+        return Err(damaged(&file.path, &"it is shorter than the log says"));
     }
-    let pages = stats.rows.div_ceil(ROWS_PER_PAGE);
-    let index = (pages * INDEX_BYTES_PER_PAGE).clamp(4 << 10, INDEX_BYTES_MAX);
-    let mut start = stats.size_bytes.saturating_sub(stats.footer_bytes + index);
-    let mut checked = false;
-    loop {
-        let bytes = store.get_range(&key, start..stats.size_bytes).await?;
-        cost.add(bytes.len() as u64);
-        if bytes.len() as u64 != stats.size_bytes - start {
-            return Err(damaged(&file.path, &"it is shorter than the log says"));
-        }
-        if !checked {
-            let footer = bytes.slice((stats.size_bytes - stats.footer_bytes - start) as usize..);
-            let found = stele_format::content_digest(&footer);
-            if found != stats.footer_digest {
-                let why = format!(
-                    "the footer's digest is {found}, not {}",
-                    stats.footer_digest
-                );
-                return Err(damaged(&file.path, &why));
-            }
-            checked = true;
-        }
-        let mut reader =
-            ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
-        // Offsets in the metadata count from the file's start; the reader is told the size and
-        // given the tail alone.
-        match reader.try_parse_sized(&bytes, stats.size_bytes) {
-            Ok(()) => return reader.finish().map_err(|e| damaged(&file.path, &e)),
-            Err(ParquetError::NeedMoreData(n)) if start > 0 => {
-                let needed = stats.size_bytes.saturating_sub(n as u64);
-                if needed >= start {
-                    return Err(damaged(&file.path, &"its footer names bytes beyond it"));
-                }
-                start = needed;
-            }
-            Err(e) => return Err(damaged(&file.path, &e)),
-        }
+    let found = stele_format::content_digest(&bytes);
+    if found != stats.footer_digest {
+        let expected = stats.footer_digest;
+        let why = format!("the footer's digest is {found}, not {expected}");
+        return Err(damaged(&file.path, &why));
     }
+    // Offsets in the metadata count from the file's start; the reader is told the size and given
+    // the tail alone.
+    let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+    let parsed = reader.try_parse_sized(&bytes, stats.size_bytes);
+    let metadata = parsed.and_then(|()| reader.finish());
+    let metadata = metadata.map_err(|e| damaged(&file.path, &e))?;
+    let sums = PageSums::read(&bytes, &metadata).map_err(|e| damaged(&file.path, &e))?;
+    Ok((metadata, sums))
 }
 
 /// Where the dictionary page of a chunk lies, when every value of the chunk is in it: always so in

@@ -323,7 +323,7 @@ impl Scan<'_> {
             .filter_map(|column| stored.field_with_name(column.name()).ok().cloned());
         let schema = Schema::new(fields.collect::<Vec<_>>());
         let mut planned = PartitionedFile::new_from_meta(meta)
-            .with_extension(PlannedFooter(Arc::clone(metadata)))
+            .with_extension(PlannedFooter(Arc::clone(&selected.footer)))
             .with_extension(prune::access_plan(metadata, &selected.groups));
         if schema.fields().len() == columns.len() {
             planned = planned.with_arrow_schema(Arc::new(schema));

@@ -1,5 +1,5 @@
-//! How the Parquet scan reads a file: its footer from the plan, its pages from the store, every
-//! request and byte counted where `EXPLAIN ANALYZE` shows them.
+//! How the Parquet scan reads a file: its footer from the plan, its pages from the store, each held
+//! against its sum, every request and byte counted where `EXPLAIN ANALYZE` shows them.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,6 +19,8 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+
+use super::footer::{Footer, damaged};
 
 /// Ranges nearer than this are fetched in one request, as `object_store` does.
 const COALESCE_BYTES: u64 = 1 << 20;
@@ -47,7 +49,7 @@ impl fmt::Debug for Readers {
 
 /// The footer that travels with a planned file.
 #[derive(Debug)]
-pub(crate) struct PlannedFooter(pub(crate) Arc<ParquetMetaData>);
+pub(crate) struct PlannedFooter(pub(crate) Arc<Footer>);
 
 impl ParquetFileReaderFactory for Readers {
     fn create_reader(
@@ -75,7 +77,7 @@ impl ParquetFileReaderFactory for Readers {
 struct Reader {
     store: Arc<dyn ObjectStore>,
     path: Path,
-    footer: Arc<ParquetMetaData>,
+    footer: Arc<Footer>,
     gone: Arc<AtomicBool>,
     requests: Count,
     bytes: Count,
@@ -122,6 +124,11 @@ impl AsyncFileReader for Reader {
                 if part.len() as u64 != range.end - range.start {
                     return Err(ParquetError::EOF(format!("{} is cut short", self.path)));
                 }
+                let sums = &self.footer.sums;
+                if let Err(error) = sums.check(range.start, part) {
+                    let damaged = damaged(self.path.as_ref(), &error);
+                    return Err(ParquetError::External(Box::new(damaged)));
+                }
                 self.bytes.add(part.len());
             }
             Ok(parts)
@@ -133,7 +140,7 @@ impl AsyncFileReader for Reader {
         &'a mut self,
         _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
-        std::future::ready(Ok(Arc::clone(&self.footer))).boxed()
+        std::future::ready(Ok(Arc::clone(&self.footer.metadata))).boxed()
     }
 }
 

@@ -30,6 +30,7 @@ impl Stage {
 
 pub struct Fixture {
     pub clock: ManualClock,
+    pub memory: MemoryStore,
     pub requests: CountingStore,
     pub store: TenantStore,
     pub log: Arc<TableLog>,
@@ -56,19 +57,27 @@ impl Fixture {
     pub fn with(config: QueryConfig) -> Self {
         let clock = ManualClock::new(us("2026-11-22T12:30:00Z"));
         let memory = MemoryStore::new(clock.clone());
-        let requests = CountingStore::new(Arc::new(memory));
+        let requests = CountingStore::new(Arc::new(memory.clone()));
         let engine = QueryEngine::new(config, Arc::new(clock.clone())).expect("a valid config");
-        Self::over(requests, clock, Arc::new(engine), &TenantId::default())
+        Self::over(
+            memory,
+            requests,
+            clock,
+            Arc::new(engine),
+            &TenantId::default(),
+        )
     }
 
     /// Another tenant of the same store and the same engine.
     pub fn tenant(&self, name: &str) -> Self {
         let tenant = name.parse().expect("a tenant's name");
         let (requests, clock) = (self.requests.clone(), self.clock.clone());
-        Self::over(requests, clock, Arc::clone(&self.engine), &tenant)
+        let memory = self.memory.clone();
+        Self::over(memory, requests, clock, Arc::clone(&self.engine), &tenant)
     }
 
     fn over(
+        memory: MemoryStore,
         requests: CountingStore,
         clock: ManualClock,
         engine: Arc<QueryEngine>,
@@ -87,12 +96,26 @@ impl Fixture {
         );
         Self {
             clock,
+            memory,
             requests,
             store,
             log,
             compactor: Arc::new(compactor),
             engine,
         }
+    }
+
+    /// The same store, queried by another process.
+    pub fn with_engine(&self, engine: QueryEngine) -> Self {
+        let (requests, clock) = (self.requests.clone(), self.clock.clone());
+        let memory = self.memory.clone();
+        Self::over(
+            memory,
+            requests,
+            clock,
+            Arc::new(engine),
+            &TenantId::default(),
+        )
     }
 
     /// The hand-made data at a stage.

@@ -6,6 +6,7 @@
 
 mod bench;
 mod covered;
+mod damaged;
 mod exact;
 mod fixture;
 mod guarded;
