@@ -60,10 +60,7 @@ pub async fn create(
         sha256: text.hash(),
         id,
     };
-    match store
-        .put_new(&record.id.key(), record.to_json().into())
-        .await?
-    {
+    match store.put_new(&record.id.key(), record.to_bytes()).await? {
         // `Same` is this very record, by an attempt of ours whose reply was lost.
         Put::Created | Put::Same => Ok((text, record)),
         Put::Other(_) => Err(Error::Taken { id: record.id }),
@@ -80,17 +77,14 @@ pub async fn revoke(store: &ControlStore, id: &TokenId, now_us: i64) -> Result<R
         return Err(Error::NotFound { id: id.clone() });
     }
     let new = Revocation::new(id, now_us);
-    match store
-        .put_new(&id.revoked_key(), new.to_json().into())
-        .await?
-    {
+    match store.put_new(&id.revoked_key(), new.to_bytes()).await? {
         Put::Created | Put::Same => Ok(new),
         Put::Other(found) => {
             let damaged = |source| Error::Damaged {
                 id: id.clone(),
                 source,
             };
-            Revocation::from_json(&found).map_err(damaged)
+            Revocation::from_bytes(&found).map_err(damaged)
         }
     }
 }
@@ -162,7 +156,7 @@ pub async fn list(store: &ControlStore) -> Result<Vec<Listed>> {
         let revoked = if revoked {
             let bytes = store.get_opt(&id.revoked_key()).await?;
             let read = bytes.ok_or(Damage::Gone);
-            Some(read.and_then(|bytes| Revocation::from_json(&bytes)))
+            Some(read.and_then(|bytes| Revocation::from_bytes(&bytes)))
         } else {
             None
         };
@@ -187,5 +181,5 @@ pub(crate) async fn read(
 ) -> Result<std::result::Result<TokenRecord, Damage>> {
     let bytes = store.get_opt(&id.key()).await?;
     let bytes = bytes.ok_or(Damage::Gone);
-    Ok(bytes.and_then(|bytes| TokenRecord::from_json(id, &bytes)))
+    Ok(bytes.and_then(|bytes| TokenRecord::from_bytes(id, &bytes)))
 }

@@ -91,6 +91,9 @@ pub enum Damage {
         /// The column, from 1.
         column: usize,
     },
+    /// A bit of it is another than was written.
+    #[error("its check is not that of its text")]
+    Check,
     /// A newer program wrote it.
     #[error("it has format version {version}; this program knows {known}")]
     Version {

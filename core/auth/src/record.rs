@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stele_model::TenantId;
+use stele_store::sealed;
 
 use crate::error::{Damage, Error, Result};
 use crate::secret::{hex, unhex};
@@ -154,7 +156,7 @@ impl TokenRecord {
         }
     }
 
-    pub(crate) fn to_json(&self) -> String {
+    pub(crate) fn to_bytes(&self) -> Bytes {
         let stored = Stored {
             version: VERSION,
             id: self.id.to_string(),
@@ -164,14 +166,14 @@ impl TokenRecord {
             note: self.note.clone(),
             created_us: self.created_us,
         };
-        let text = serde_json::to_string_pretty(&stored);
-        text.expect("a struct of texts and numbers is JSON") + "\n"
+        let text = serde_json::to_vec_pretty(&stored);
+        sealed::seal(&text.expect("a struct of texts and numbers is JSON"))
     }
 
     /// Reads the object of token `id`.
-    pub(crate) fn from_json(id: &TokenId, bytes: &[u8]) -> std::result::Result<Self, Damage> {
-        known_version(bytes)?;
-        let stored: Stored = serde_json::from_slice(bytes).map_err(form)?;
+    pub(crate) fn from_bytes(id: &TokenId, bytes: &[u8]) -> std::result::Result<Self, Damage> {
+        let json = known_version(bytes)?;
+        let stored: Stored = serde_json::from_slice(&json).map_err(form)?;
         if stored.id != id.as_str() {
             return Err(Damage::OtherId);
         }
@@ -207,14 +209,14 @@ impl Revocation {
         }
     }
 
-    pub(crate) fn to_json(&self) -> String {
-        let text = serde_json::to_string_pretty(self);
-        text.expect("a struct of texts and numbers is JSON") + "\n"
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let text = serde_json::to_vec_pretty(self);
+        sealed::seal(&text.expect("a struct of texts and numbers is JSON"))
     }
 
-    pub(crate) fn from_json(bytes: &[u8]) -> std::result::Result<Self, Damage> {
-        known_version(bytes)?;
-        serde_json::from_slice(bytes).map_err(form)
+    pub(crate) fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, Damage> {
+        let json = known_version(bytes)?;
+        serde_json::from_slice(&json).map_err(form)
     }
 }
 
@@ -230,14 +232,16 @@ struct Stored {
     created_us: i64,
 }
 
-fn known_version(bytes: &[u8]) -> std::result::Result<(), Damage> {
+/// The JSON in an object, when it is whole and of a version that this program knows.
+fn known_version(bytes: &[u8]) -> std::result::Result<Vec<u8>, Damage> {
     #[derive(Deserialize)]
     struct Version {
         version: u64,
     }
-    let Version { version } = serde_json::from_slice(bytes).map_err(form)?;
+    let json = sealed::unseal(bytes).ok_or(Damage::Check)?;
+    let Version { version } = serde_json::from_slice(&json).map_err(form)?;
     if version == VERSION {
-        Ok(())
+        Ok(json)
     } else {
         let known = VERSION;
         Err(Damage::Version { version, known })
@@ -289,17 +293,43 @@ mod tests {
     #[test]
     fn a_record_round_trips() {
         let record = record();
-        let text = record.to_json();
-        assert_eq!(
-            TokenRecord::from_json(&record.id, text.as_bytes()),
-            Ok(record)
-        );
-        insta::assert_snapshot!(text);
+        let bytes = record.to_bytes();
+        assert_eq!(TokenRecord::from_bytes(&record.id, &bytes), Ok(record));
+        insta::assert_snapshot!(String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_record_is_found() {
+        let record = record();
+        let revocation = Revocation::new(&record.id, 7).to_bytes();
+        let bytes = record.to_bytes();
+        for at in 0..bytes.len().max(revocation.len()) {
+            for (whole, is_token) in [(&bytes, true), (&revocation, false)] {
+                let mut damaged = whole.to_vec();
+                let Some(byte) = damaged.get_mut(at) else {
+                    continue;
+                };
+                *byte ^= 1 << (at % 8);
+                let read = match is_token {
+                    true => TokenRecord::from_bytes(&record.id, &damaged).map(drop),
+                    false => Revocation::from_bytes(&damaged).map(drop),
+                };
+                assert_eq!(read, Err(Damage::Check), "byte {at}");
+            }
+        }
+    }
+
+    /// Another text under a right check.
+    fn changed(good: &Bytes, from: &str, to: &str) -> Bytes {
+        let json = String::from_utf8(sealed::unseal(good).unwrap()).unwrap();
+        let bad = json.replacen(from, to, 1);
+        assert_ne!(bad, json);
+        sealed::seal(bad.as_bytes())
     }
 
     #[test]
     fn every_damage_of_a_record_has_its_name() {
-        let (record, good) = (record(), record().to_json());
+        let (record, good) = (record(), record().to_bytes());
         for (from, to, damage) in [
             ("\"team\"", "\"../x\"", Damage::Tenant),
             ("abab", "aaaa", Damage::OtherId),
@@ -313,25 +343,21 @@ mod tests {
                 },
             ),
         ] {
-            let bad = good.replacen(from, to, 1);
-            assert_eq!(
-                TokenRecord::from_json(&record.id, bad.as_bytes()),
-                Err(damage)
-            );
+            let bad = changed(&good, from, to);
+            assert_eq!(TokenRecord::from_bytes(&record.id, &bad), Err(damage));
         }
         for (from, to) in [
             ("\"ingest\"", "\"all\""),
             ("\"version\"", "\"expires_us\": 1, \"version\""),
-            ("}", ""),
+            ("\"id\"", "id"),
         ] {
-            let bad = good.replacen(from, to, 1);
-            let read = TokenRecord::from_json(&record.id, bad.as_bytes());
+            let bad = changed(&good, from, to);
+            let read = TokenRecord::from_bytes(&record.id, &bad);
             assert!(matches!(read, Err(Damage::Form { .. })), "{read:?}");
         }
         let mut none = record;
         none.scopes.clear();
-        let text = none.to_json();
-        let read = TokenRecord::from_json(&none.id, text.as_bytes());
+        let read = TokenRecord::from_bytes(&none.id, &none.to_bytes());
         assert_eq!(read, Err(Damage::NoScope));
     }
 

@@ -5,12 +5,11 @@
 //! the samples that carry none: the same rows, the same digest, and the ledger counts a batch once.
 //! Without the marker two requests with one body and no timestamps are two submissions.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stele_format::content_digest;
 use stele_model::Digest;
 use stele_model::time::{MINUTE_US, SECOND_US};
-use stele_store::{Stored, TenantStore, keys};
+use stele_store::{Stored, TenantStore, keys, sealed};
 
 use crate::error::{Error, Result};
 
@@ -82,7 +81,7 @@ pub(crate) async fn received_us(
         source,
     };
     let bytes = serde_json::to_vec(&marker).map_err(damaged)?;
-    let found = store.put_or_get(&name, Bytes::from(bytes)).await;
+    let found = store.put_or_get(&name, sealed::seal(&bytes)).await;
     let Some(found) = found.map_err(Error::Marker)? else {
         return Ok(now_us);
     };
@@ -93,7 +92,11 @@ pub(crate) async fn received_us(
             age_secs_max: age_us_max / SECOND_US,
         });
     }
-    let stored: Marker = serde_json::from_slice(&found.bytes).map_err(damaged)?;
+    let Some(json) = sealed::unseal(&found.bytes) else {
+        let text = "its check is not that of its text";
+        return Err(damaged(serde::de::Error::custom(text)));
+    };
+    let stored: Marker = serde_json::from_slice(&json).map_err(damaged)?;
     if stored.format != FORMAT {
         let text = format!("format {} is not {FORMAT}", stored.format);
         return Err(damaged(serde::de::Error::custom(text)));

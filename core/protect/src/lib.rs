@@ -17,4 +17,4 @@ mod verify;
 pub use receipt::{BatchState, ReceiptError, find_batch};
 pub use report::{Check, Finding, Progress, Stage, VerifyReport};
 pub use routes::{Logs, receipts_router};
-pub use verify::verify;
+pub use verify::{verify, verify_control};

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, stream};
 use stele_format::l0;
 use stele_model::chain;
-use stele_store::{TenantStore, keys};
-use stele_table::{TableLog, TableState, rollups_paused};
+use stele_store::{ControlStore, TenantStore, keys, sealed};
+use stele_table::{TableLog, TableState};
 
 use crate::data;
 use crate::history;
-use crate::report::{Check, Progress, Stage, VerifyReport};
+use crate::report::{Check, Finding, Progress, Stage, VerifyReport};
 use crate::text::object_of;
 
 /// Where a verify tells how far it is.
@@ -17,6 +18,11 @@ pub(crate) type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
 
 /// Attempts to read the table by heads and by log at one version, while it is being written.
 const ATTEMPTS: usize = 5;
+/// Small objects read at the same time.
+const READS: usize = 16;
+const UNSEALED: &str = "its check is not that of its text";
+/// Where a tier keeps its tokens.
+const TOKENS: &str = "tokens";
 
 /// Reads everything the newest version names and proves what can be proved about it:
 ///
@@ -24,7 +30,7 @@ const ATTEMPTS: usize = 5;
 /// - rows are conserved by every commit still in the log, and by all commits together;
 /// - every batch of the ledger is effective exactly once;
 /// - every live file and every unabsorbed L0 object holds the bytes and rows it should, and the
-///   switch of the rollups can be read;
+///   settings and markers are as they were written;
 /// - the rollups of every sealed window are, bit for bit, what its raw samples fold to, while it
 ///   has them: a day whose raw samples have expired is counted, and no period that has expired
 ///   holds a file.
@@ -46,12 +52,8 @@ pub async fn verify(
         history::check_ledger(log, state, &mut report).await;
         data::check_files(store, state, &mut report, progress).await;
     }
-    if let Err(error) = rollups_paused(store).await {
-        report.find(
-            Check::Objects,
-            object_of(&error, keys::CONTROL),
-            chain(&error),
-        );
+    for prefix in [keys::CONTROL, keys::IDEM] {
+        check_sealed(store, prefix, &mut report).await;
     }
     let listed = match listed {
         Ok(listed) => listed,
@@ -91,6 +93,56 @@ pub async fn verify(
         }
     }
     report
+}
+
+/// What is wrong with the objects that a tier keeps for all its tenants: its tokens.
+pub async fn verify_control(control: &ControlStore) -> Vec<Finding> {
+    let finding = |object: &str, what: &str| Finding {
+        check: Check::Objects,
+        object: format!("{}/{object}", keys::CONTROL),
+        what: what.to_owned(),
+    };
+    let listed = match control.list(TOKENS).await {
+        Ok(listed) => listed,
+        Err(error) => return vec![finding(TOKENS, &chain(&error))],
+    };
+    let reads = listed.into_iter().map(|object| async move {
+        let bytes = control.get_opt(&object.key).await;
+        (object.key, bytes)
+    });
+    let mut reads = stream::iter(reads).buffered(READS);
+    let mut findings = Vec::new();
+    while let Some((key, bytes)) = reads.next().await {
+        match bytes {
+            Ok(Some(bytes)) if sealed::unseal(&bytes).is_some() => {}
+            Ok(Some(_)) => findings.push(finding(&key, UNSEALED)),
+            Ok(None) => findings.push(finding(&key, "was listed and is gone")),
+            Err(error) => findings.push(finding(&key, &chain(&error))),
+        }
+    }
+    findings
+}
+
+/// Settings and markers, which carry digests of themselves.
+async fn check_sealed(store: &TenantStore, prefix: &str, report: &mut VerifyReport) {
+    let listed = match store.list(prefix).await {
+        Ok(listed) => listed,
+        Err(error) => return report.find(Check::Objects, prefix, chain(&error)),
+    };
+    let reads = listed.into_iter().map(|object| async {
+        let bytes = store.get_opt(&object.key).await;
+        (object.key, bytes)
+    });
+    let mut reads = stream::iter(reads).buffered(READS);
+    while let Some((key, bytes)) = reads.next().await {
+        match bytes {
+            Ok(Some(bytes)) if sealed::unseal(&bytes).is_some() => {}
+            Ok(Some(_)) => report.find(Check::Objects, key, UNSEALED),
+            // Markers are swept.
+            Ok(None) => {}
+            Err(error) => report.find(Check::Objects, key, chain(&error)),
+        }
+    }
 }
 
 /// The newest state, read by heads and by the log alone; both must agree.

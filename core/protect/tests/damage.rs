@@ -10,9 +10,9 @@ use stele_compact::reader::{all_rollups, all_samples};
 use stele_compact::{Budget, Compactor, Options};
 use stele_format::{RollupSource, SampleSource, batch, l0};
 use stele_model::time::{DAY_US, HOUR_US};
-use stele_model::{Clock, L0Name, Resolution, TenantId};
-use stele_protect::{VerifyReport, verify};
-use stele_store::{TenantStore, Tier, keys};
+use stele_model::{Clock, Digest, L0Name, Resolution, TenantId};
+use stele_protect::{VerifyReport, verify, verify_control};
+use stele_store::{TenantStore, Tier, keys, sealed};
 use stele_table::{TableLog, TableState, View, set_rollups_paused};
 use stele_testkit::gen_rows::RowGen;
 use stele_testkit::{ManualClock, MemoryStore, Rng, SeededIds};
@@ -29,8 +29,8 @@ struct World {
 }
 
 impl World {
-    /// A tenant with sealed, open and unabsorbed samples, some late, some sent twice, a checkpoint
-    /// and the pause switch.
+    /// A tenant with sealed, open and unabsorbed samples, some late, some sent twice, a checkpoint,
+    /// the pause switch and a marker.
     async fn busy() -> Self {
         let clock = ManualClock::new(20_779 * DAY_US + 12 * HOUR_US);
         let memory = MemoryStore::new(clock.clone());
@@ -68,6 +68,9 @@ impl World {
         set_rollups_paused(&world.store, true, now_us)
             .await
             .unwrap();
+        let marker = sealed::seal(b"{\"received_us\":1}");
+        let key = keys::marker(&Digest([7; 16]));
+        world.store.put_new(&key, marker).await.unwrap();
         world
     }
 
@@ -150,7 +153,10 @@ fn worth(name: &str, state: &TableState) -> Worth {
     if name.starts_with("table/heads/") {
         return Worth::Shortcut;
     }
-    if name.starts_with("control/") || name.ends_with("_last_checkpoint") {
+    if name.starts_with("control/") || name.starts_with("idem/") {
+        return Worth::Waits;
+    }
+    if name.ends_with("_last_checkpoint") {
         return Worth::Loose;
     }
     if name.ends_with(".checkpoint.parquet") {
@@ -255,5 +261,26 @@ async fn a_missing_object_is_named_and_never_read_as_other_rows() {
             Worth::Shortcut | Worth::Loose => assert!(same, "{name}"),
             Worth::Garbage => assert!(report.is_clean() && same, "{name}: {report:?}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_token_is_named() {
+    let world = World::busy().await;
+    let control = world.store.tier().control();
+    for name in ["tokens/a.json", "tokens/a.revoked.json"] {
+        let bytes = sealed::seal(b"{\"tenant\":\"a\"}");
+        control.put_new(name, bytes.clone()).await.unwrap();
+        assert_eq!(verify_control(&control).await, []);
+        let key = Path::from(format!("control/{name}"));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 1 << (at % 8);
+            world.memory.damage(&key, damaged.into());
+            let findings = verify_control(&control).await;
+            assert_eq!(findings.len(), 1, "byte {at}");
+            assert_eq!(findings[0].object, format!("control/{name}"));
+        }
+        world.memory.damage(&key, bytes);
     }
 }

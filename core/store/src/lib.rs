@@ -18,6 +18,7 @@ mod local;
 mod objects;
 mod open;
 mod probe;
+pub mod sealed;
 mod tenant;
 mod tier;
 

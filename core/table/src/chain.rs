@@ -1,10 +1,9 @@
 //! Settings kept in the store: chains of create-only objects `control/<name>/<n>.json`, the last
-//! of which counts.
+//! of which counts. Each carries a digest of its own text.
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stele_store::{Put, TenantStore, keys};
+use stele_store::{Put, TenantStore, keys, sealed};
 
 use crate::error::{Damage, Error, Result};
 
@@ -49,7 +48,9 @@ impl Chain {
         let key = self.key(number);
         let bytes = store.get_opt(&key).await?;
         let bytes = bytes.ok_or_else(|| Error::corrupt(&key, Damage::Missing))?;
-        let value = serde_json::from_slice(&bytes);
+        let json = sealed::unseal(&bytes);
+        let json = json.ok_or_else(|| Error::corrupt(&key, Damage::value("check", "")))?;
+        let value = serde_json::from_slice(&json);
         let value = value.map_err(|error| Error::corrupt(&key, Damage::Json(error)))?;
         Ok(Some(Link {
             number,
@@ -72,7 +73,7 @@ impl Chain {
             let key = self.key(last.map_or(0, |link| link.number.saturating_add(1)));
             let bytes = serde_json::to_vec(&value);
             let bytes = bytes.map_err(|error| Error::corrupt(&key, Damage::Json(error)))?;
-            match store.put_new(&key, Bytes::from(bytes)).await? {
+            match store.put_new(&key, sealed::seal(&bytes)).await? {
                 Put::Created | Put::Same => return Ok(()),
                 Put::Other(_) => {}
             }

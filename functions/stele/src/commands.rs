@@ -281,8 +281,14 @@ pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<Ex
         }
         reports.insert(tenant.to_string(), serde_json::to_value(&report)?);
     }
+    let control = stele_protect::verify_control(&tier.control()).await;
+    clean &= control.is_empty();
     if args.json {
-        output::json(&json!({"clean": clean, "tenants": reports}))?;
+        output::json(&json!({"clean": clean, "tenants": reports, "control": control}))?;
+    } else {
+        for finding in &control {
+            output::line(&output::escape(&finding.to_string()))?;
+        }
     }
     Ok(if clean {
         ExitCode::SUCCESS
