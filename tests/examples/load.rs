@@ -6,6 +6,8 @@
 //! cargo run -p stele-tests --example load [SERIES [OBJECTS]]
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::process::{Child, Stdio};
