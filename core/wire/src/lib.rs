@@ -19,6 +19,7 @@ mod error;
 pub mod influx;
 pub mod json;
 pub mod librato;
+mod pairs;
 mod precision;
 
 use stele_model::{Positions, Rejections, Rows};
