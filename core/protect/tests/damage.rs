@@ -131,7 +131,7 @@ enum Worth {
     Waits,
     /// It shortens a way that is there without it.
     Shortcut,
-    /// It counts, but some of its bits are not protected: they say nothing of any sample.
+    /// A switch: it counts, but its bits are not protected; they say nothing of any sample.
     Loose,
     /// Nothing reads it; sweep takes it later.
     Garbage,
@@ -147,19 +147,16 @@ fn worth(name: &str, state: &TableState) -> Worth {
             Worth::Waits
         };
     }
-    if name.starts_with("table/heads/") {
+    if name.starts_with("table/heads/") || name.ends_with("_last_checkpoint") {
         return Worth::Shortcut;
     }
-    if name.starts_with("control/") || name.ends_with("_last_checkpoint") {
+    if name.starts_with("control/") {
         return Worth::Loose;
     }
-    if name.ends_with(".checkpoint.parquet") {
-        let newest = format!("{:020}", state.ledger.manifest_version);
-        // Bits in columns that only foreign readers use; the file list is compared.
-        return if name.contains(&newest) {
-            Worth::Loose
-        } else {
-            Worth::Garbage
+    if let Some(version) = keys::checkpoint_version(name) {
+        return match version == state.ledger.manifest_version {
+            true => Worth::Shortcut,
+            false => Worth::Garbage,
         };
     }
     let retired = state
