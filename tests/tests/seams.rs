@@ -39,6 +39,7 @@ fn layers() -> BTreeMap<&'static str, u8> {
         &["stele-model"],
         &[
             "stele-wire",
+            "stele-guard",
             "stele-format",
             "stele-store",
             "stele-table",
@@ -116,7 +117,7 @@ fn compact_and_protect_link_no_datafusion() {
 }
 
 #[test]
-fn the_model_does_no_io_and_the_wire_knows_only_bytes() {
+fn the_model_does_no_io_and_wire_and_guard_know_only_bytes() {
     let io = [
         "tokio",
         "arrow",
@@ -127,6 +128,7 @@ fn the_model_does_no_io_and_the_wire_knows_only_bytes() {
     ];
     links_none_of("stele-model", &io);
     links_none_of("stele-wire", &io);
+    links_none_of("stele-guard", &io);
 }
 
 #[test]

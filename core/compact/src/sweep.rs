@@ -202,13 +202,13 @@ impl Compactor {
             |object: &ObjectInfo| object.modified_us.saturating_add(history_us) <= gathered.now_us;
         let checkpoints = gathered.log.iter().filter(|object| is_old(object));
         let first_kept = checkpoints
-            .filter_map(|object| checkpoint_version(&object.key))
+            .filter_map(|object| keys::checkpoint_version(&object.key))
             .filter(|version| gathered.checkpoint.is_some_and(|newest| *version <= newest))
             .max()
             .unwrap_or(0);
         for object in gathered.log.iter().filter(|object| is_old(object)) {
-            let version =
-                keys::log_entry_version(&object.key).or_else(|| checkpoint_version(&object.key));
+            let version = keys::log_entry_version(&object.key)
+                .or_else(|| keys::checkpoint_version(&object.key));
             if version.is_some_and(|version| version < first_kept) {
                 doomed.push(Doomed::Entry {
                     key: object.key.clone(),
@@ -374,25 +374,4 @@ fn doomed_heads(gathered: &Gathered, kept: usize, doomed: &mut Vec<Doomed>) {
 fn entries(log: &[ObjectInfo]) -> impl Iterator<Item = (u64, i64)> {
     log.iter()
         .filter_map(|object| Some((keys::log_entry_version(&object.key)?, object.modified_us)))
-}
-
-fn checkpoint_version(key: &str) -> Option<u64> {
-    let name = key.strip_prefix(keys::LOG)?.strip_prefix('/')?;
-    name.strip_suffix(".checkpoint.parquet")?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_checkpoints_have_the_version_of_one() {
-        let checkpoint = format!("{}/{:020}.checkpoint.parquet", keys::LOG, 40);
-        assert_eq!(checkpoint_version(&checkpoint), Some(40));
-        assert_eq!(checkpoint_version(&keys::log_entry(7)), None);
-        assert_eq!(
-            checkpoint_version("l0/00000000000000000040.checkpoint.parquet"),
-            None
-        );
-    }
 }

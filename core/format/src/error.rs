@@ -1,7 +1,7 @@
 //! What can go wrong between rows and bytes.
 
-use stele_model::ErrorKind;
 use stele_model::digest::Digest;
+use stele_model::{ErrorKind, Window};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -23,6 +23,17 @@ pub enum Error {
     /// An L0 object must hold at least one row.
     #[error("a batch without rows cannot be stored")]
     Empty,
+    /// A batch with rows of hours that no name of an object says.
+    #[error(
+        "the hours {first} to {last} of a batch are not all within 0 to {}",
+        Window::LAST.0
+    )]
+    Hours {
+        /// The hour of its earliest row.
+        first: i32,
+        /// The hour of its latest row.
+        last: i32,
+    },
     /// More than the format can count.
     #[error("{what} is {value}, more than {max}")]
     TooLarge {
@@ -74,7 +85,7 @@ impl Error {
             | Self::Compression(_)
             | Self::Sketch(_) => ErrorKind::Corrupt,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
-            Self::Empty => ErrorKind::Malformed,
+            Self::Empty | Self::Hours { .. } => ErrorKind::Malformed,
             Self::Unsorted { .. } | Self::Arrow(_) => ErrorKind::Internal,
         }
     }

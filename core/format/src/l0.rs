@@ -39,7 +39,8 @@ pub struct Encoded {
 /// Encodes one or several batches of canonical rows; a batch given twice is stored once.
 ///
 /// # Errors
-/// [`Error::Empty`] when there is no batch or one has no row.
+/// [`Error::Empty`] when there is no batch or one has no row, and [`Error::Hours`] when its name
+/// would be none.
 pub fn encode(batches: &[Batch]) -> Result<Encoded> {
     let mut order: Vec<&Batch> = batches.iter().collect();
     order.sort_by_key(|batch| batch.digest);
@@ -57,6 +58,11 @@ pub fn encode(batches: &[Batch]) -> Result<Encoded> {
         }
     }
     let (lo, hi) = range.ok_or(Error::Empty)?;
+    let (first, last) = (Window::of(lo), Window::of(hi));
+    if !first.is_storable() || !last.is_storable() {
+        let (first, last) = (first.0, last.0);
+        return Err(Error::Hours { first, last });
+    }
     let listed: Vec<String> = order
         .iter()
         .map(|batch| format!("{}:{}", batch.digest, batch.rows.len()))
@@ -66,8 +72,8 @@ pub fn encode(batches: &[Batch]) -> Result<Encoded> {
     Ok(Encoded {
         name: L0Name {
             digest: object_digest(&order),
-            first: Window::of(lo),
-            last: Window::of(hi),
+            first,
+            last,
         },
         bytes: written.bytes.into(),
     })

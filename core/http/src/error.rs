@@ -1,6 +1,7 @@
 //! Why a request was not answered with success.
 
 use stele_model::{ErrorKind, chain};
+use stele_wire::gzip::GzipError;
 
 /// A cause that only an operator sees.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -10,10 +11,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) enum Error {
     #[error("the body has {bytes} bytes, over the limit of {limit} (body_bytes_max)")]
     Body { bytes: u64, limit: u64 },
-    #[error("the unpacked body has more than {limit} bytes (unpacked_bytes_max)")]
-    Unpacked { limit: u64 },
-    #[error("the body unpacks to more than {limit} times its {packed} bytes (unpack_ratio_max)")]
-    Ratio { packed: u64, limit: u64 },
+    #[error(transparent)]
+    Gzip(#[from] GzipError),
     #[error(
         "the requests being worked on would take more than {limit} bytes (in_flight_bytes_max)"
     )]
@@ -27,8 +26,6 @@ pub(crate) enum Error {
         given: String,
         expected: &'static str,
     },
-    #[error("the body is not gzip: {source}")]
-    Gzip { source: std::io::Error },
     #[error("the body did not arrive within {secs} s")]
     Slow { secs: u64 },
     #[error("the body could not be read to its end")]
@@ -65,12 +62,11 @@ impl From<stele_ingest::Error> for Error {
 impl Error {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Body { .. } | Self::Unpacked { .. } | Self::Ratio { .. } => ErrorKind::TooLarge,
+            Self::Body { .. } => ErrorKind::TooLarge,
+            Self::Gzip(source) => source.kind(),
             Self::Busy { .. } | Self::Slow { .. } | Self::Retention(_) => ErrorKind::Unavailable,
             Self::Encoding { .. } | Self::Media { .. } => ErrorKind::UnsupportedMedia,
-            Self::Rank { .. } | Self::Gzip { .. } | Self::Interrupted { .. } => {
-                ErrorKind::Malformed
-            }
+            Self::Rank { .. } | Self::Interrupted { .. } => ErrorKind::Malformed,
             Self::Decode(source) => source.kind(),
             Self::Ingest(source) | Self::Key(source) => source.kind(),
             Self::Quota(source) => source.kind(),

@@ -32,6 +32,16 @@ fn narrow(n: i64) -> i32 {
 }
 
 impl Window {
+    /// The last window that samples are kept of, the last hour of the year 2199. The first is 0:
+    /// a listed name or a log entry that claims others is damaged, and must not be made a set.
+    pub const LAST: Self = Self(2_016_143);
+
+    /// Whether samples of it may be stored.
+    #[must_use]
+    pub fn is_storable(self) -> bool {
+        (0..=Self::LAST.0).contains(&self.0)
+    }
+
     /// The window that holds `ts_us`.
     #[must_use]
     pub fn of(ts_us: i64) -> Self {
@@ -317,6 +327,15 @@ mod tests {
             Month::of(ts).end_us(),
             Month::parse("2026-12").expect("valid").start_us()
         );
+    }
+
+    #[test]
+    fn the_last_window_ends_with_its_century() {
+        let end = crate::time::parse_rfc3339("2200-01-01T00:00:00Z").expect("valid");
+        assert_eq!(Window::LAST.end_us(), end);
+        let storable = |ts_us| Window::of(ts_us).is_storable();
+        assert!(storable(end - 1) && storable(0));
+        assert!(!storable(end) && !storable(-1) && !storable(i64::MAX));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use stele_model::{Digest, RowsHash, chain};
-use stele_store::{ObjectInfo, TenantStore, keys};
-use stele_table::{Ledger, LedgerRow, LogEntry, TableLog, TableState};
+use stele_store::{TenantStore, keys};
+use stele_table::{Error, Ledger, LedgerRow, LogEntry, TableLog, TableState};
 
 use crate::report::{Check, Progress, Stage, VerifyReport};
 use crate::text::object_of;
@@ -50,9 +50,11 @@ pub(crate) async fn check_entries(
             Err(error) => report.find(Check::Conservation, key, chain(&error)),
         }
     }
-    let is_checkpoint = |object: &&ObjectInfo| object.key.ends_with(".checkpoint.parquet");
-    if let Some(newest) = listed.iter().rfind(is_checkpoint) {
-        check_checkpoint(log, &newest.key, report).await;
+    let newest = listed
+        .iter()
+        .filter_map(|o| keys::checkpoint_version(&o.key));
+    if let Some(newest) = newest.max() {
+        check_checkpoint(log, newest, report).await;
     }
     check_heads(store, log, first, state.version, report).await;
 }
@@ -71,12 +73,24 @@ fn ghosts(entries: &BTreeMap<u64, i64>) -> u64 {
     ghosts
 }
 
-/// The newest checkpoint must load: without it a table whose old entries are swept does not.
-async fn check_checkpoint(log: &TableLog, key: &str, report: &mut VerifyReport) {
-    match log.checkpoint_version().await {
-        Ok(Some(_)) => {}
-        Ok(None) => report.find(Check::Table, key, "cannot be loaded"),
-        Err(error) => report.find(Check::Table, key, chain(&error)),
+/// The newest checkpoint must load: without it a table whose old entries are swept does not. The
+/// hint may be at an older one, while a newer is being written.
+async fn check_checkpoint(log: &TableLog, newest: u64, report: &mut VerifyReport) {
+    for checked in [
+        log.check_checkpoint(newest).await,
+        log.hinted_version().await.map(drop),
+    ] {
+        match checked {
+            Ok(()) => {}
+            Err(Error::Corrupt { key, damage }) => {
+                let what = format!("cannot be loaded: {}", chain(&damage));
+                report.find(Check::Table, key, what);
+            }
+            Err(error) => {
+                let key = keys::checkpoint(newest);
+                report.find(Check::Table, key, chain(&error));
+            }
+        }
     }
 }
 

@@ -134,8 +134,6 @@ enum Worth {
     Waits,
     /// It shortens a way that is there without it.
     Shortcut,
-    /// It counts, but some of its bits are not protected: they say nothing of any sample.
-    Loose,
     /// Nothing reads it; sweep takes it later.
     Garbage,
 }
@@ -150,22 +148,16 @@ fn worth(name: &str, state: &TableState) -> Worth {
             Worth::Waits
         };
     }
-    if name.starts_with("table/heads/") {
+    if name.starts_with("table/heads/") || name.ends_with("_last_checkpoint") {
         return Worth::Shortcut;
     }
     if name.starts_with("control/") || name.starts_with("idem/") {
         return Worth::Waits;
     }
-    if name.ends_with("_last_checkpoint") {
-        return Worth::Loose;
-    }
-    if name.ends_with(".checkpoint.parquet") {
-        let newest = format!("{:020}", state.ledger.manifest_version);
-        // Bits in columns that only foreign readers use; the file list is compared.
-        return if name.contains(&newest) {
-            Worth::Loose
-        } else {
-            Worth::Garbage
+    if let Some(version) = keys::checkpoint_version(name) {
+        return match version == state.ledger.manifest_version {
+            true => Worth::Shortcut,
+            false => Worth::Garbage,
         };
     }
     let retired = state
@@ -230,7 +222,6 @@ async fn a_damaged_object_is_named_and_never_read_as_other_rows() {
                 Worth::Counts | Worth::Waits | Worth::Shortcut => {
                     assert!(named(&report, &name), "{name}: {what}: {report:?}");
                 }
-                Worth::Loose => {}
                 Worth::Garbage => assert!(report.is_clean(), "{name}: {what}: {report:?}"),
             }
         }
@@ -258,7 +249,7 @@ async fn a_missing_object_is_named_and_never_read_as_other_rows() {
             }
             // That it was ever there, only its sender's receipt says.
             Worth::Waits => assert!(report.is_clean(), "{name}: {report:?}"),
-            Worth::Shortcut | Worth::Loose => assert!(same, "{name}"),
+            Worth::Shortcut => assert!(same, "{name}"),
             Worth::Garbage => assert!(report.is_clean() && same, "{name}: {report:?}"),
         }
     }

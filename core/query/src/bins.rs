@@ -17,7 +17,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use stele_format::schema;
 
 /// Its name in SQL.
-pub(crate) const NAME: &str = "bins";
+pub(crate) const NAME: &str = stele_guard::TABLE_FUNCTION;
 /// Rows of one call.
 const BINS_MAX: i128 = 100_000;
 

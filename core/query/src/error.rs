@@ -15,30 +15,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A query that has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The SQL text is too long.
-    #[error("the SQL text has {bytes} bytes, the limit is {limit}")]
-    TooLong {
-        /// Bytes of the text.
-        bytes: usize,
-        /// Bytes allowed.
-        limit: usize,
-    },
-    /// The SQL text is within its length but would cost too much to parse or plan.
-    #[error("the query has {value} {what}, the limit is {limit}")]
-    TooComplex {
-        /// What was counted.
-        what: &'static str,
-        /// How many there are.
-        value: usize,
-        /// How many are allowed.
-        limit: usize,
-    },
-    /// Something that is not a read of the tables.
-    #[error("{what} is not allowed: a query is one SELECT, WITH, EXPLAIN, SHOW TABLES or DESCRIBE")]
-    NotAllowed {
-        /// The refused construct.
-        what: String,
-    },
+    /// The text is none that may be planned.
+    #[error(transparent)]
+    Guard(#[from] stele_guard::Error),
     /// A table that does not exist.
     #[error("there is no table {name:?}{}", crate::nearest::hint(.nearest))]
     NoSuchTable {
@@ -62,15 +41,6 @@ pub enum Error {
         name: String,
         /// The nearest existing names.
         nearest: Vec<String>,
-    },
-    /// A regular expression that is none, or too large.
-    #[error("a regular expression cannot be used: {0}")]
-    Pattern(#[source] regex::Error),
-    /// A time zone that does not exist.
-    #[error("there is no time zone {name:?}; a name is like Europe/Zurich or +01:00")]
-    NoSuchZone {
-        /// The name as written.
-        name: String,
     },
     /// SQL that cannot be parsed, planned or evaluated.
     #[error("{message}")]
@@ -166,16 +136,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::TooLong { .. } => ErrorKind::TooLarge,
-            Self::TooComplex { .. } | Self::OverLimit { .. } | Self::OverMemory { .. } => {
-                ErrorKind::Unexecutable
-            }
-            Self::NotAllowed { .. }
-            | Self::NoSuchTable { .. }
+            Self::Guard(e) => e.kind(),
+            Self::OverLimit { .. } | Self::OverMemory { .. } => ErrorKind::Unexecutable,
+            Self::NoSuchTable { .. }
             | Self::NoSuchColumn { .. }
             | Self::NoSuchFunction { .. }
-            | Self::NoSuchZone { .. }
-            | Self::Pattern(_)
             | Self::NotInParquet { .. }
             | Self::NotTabular { .. }
             | Self::Invalid { .. } => ErrorKind::InvalidQuery,
@@ -190,6 +155,12 @@ impl Error {
             Self::Merge(e) => e.kind(),
         }
     }
+}
+
+/// Something that is not a read of the tables.
+pub(crate) fn not_allowed(what: impl Into<String>) -> Error {
+    let what = what.into();
+    Error::Guard(stele_guard::Error::NotAllowed { what })
 }
 
 /// Our own errors travel through DataFusion as external ones.
@@ -327,7 +298,7 @@ fn restate(error: &Error) -> Option<Error> {
             name: name.clone(),
             nearest: nearest.clone(),
         },
-        Error::NotAllowed { what } => Error::NotAllowed { what: what.clone() },
+        Error::Guard(stele_guard::Error::NotAllowed { what }) => not_allowed(what),
         _ => return None,
     })
 }

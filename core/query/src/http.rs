@@ -92,7 +92,7 @@ async fn by_body(
                 .get(header::CONTENT_LENGTH)
                 .and_then(|length| length.to_str().ok()?.parse().ok())
                 .unwrap_or(limit + 1);
-            return error_response(&Error::TooLong { bytes, limit });
+            return error_response(&stele_guard::Error::TooLong { bytes, limit }.into());
         }
         Err(_) => return error_response(&Error::NotText),
     };

@@ -25,7 +25,7 @@ use object_store::memory::InMemory;
 
 use crate::bins;
 use crate::config::QueryConfig;
-use crate::error::Error;
+use crate::error::{Error, not_allowed};
 use crate::functions::ALLOWED;
 use crate::nearest::nearest;
 use crate::text::Operators;
@@ -162,10 +162,7 @@ impl ContextProvider for Names<'_> {
         if name.eq_ignore_ascii_case(bins::NAME) {
             return bins::source(args, self.state);
         }
-        Err(Error::NotAllowed {
-            what: "a table function".to_owned(),
-        }
-        .into())
+        Err(not_allowed("a table function").into())
     }
 
     fn get_file_type(

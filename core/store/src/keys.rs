@@ -31,6 +31,20 @@ pub fn log_entry_version(key: &str) -> Option<u64> {
     (log_entry(version) == key).then_some(version)
 }
 
+/// The checkpoint of version `v`.
+#[must_use]
+pub fn checkpoint(v: u64) -> String {
+    format!("{LOG}/{v:020}.checkpoint.parquet")
+}
+
+/// The version a checkpoint's key names; `None` for any other key.
+#[must_use]
+pub fn checkpoint_version(key: &str) -> Option<u64> {
+    let name = key.strip_prefix(LOG)?.strip_prefix('/')?;
+    let version = name.strip_suffix(".checkpoint.parquet")?.parse().ok()?;
+    (checkpoint(version) == key).then_some(version)
+}
+
 /// The head of version `v` (at most `i64::MAX`); a newer version has a smaller name.
 #[must_use]
 pub fn head(v: u64) -> String {
@@ -71,6 +85,11 @@ mod tests {
         assert!(head(10) < head(9));
         assert_eq!(log_entry_version(&log_entry(41)), Some(41));
         assert_eq!(log_entry_version("table/_delta_log/41.json"), None);
+        assert_eq!(checkpoint_version(&checkpoint(40)), Some(40));
+        assert_eq!(checkpoint_version(&log_entry(7)), None);
+        assert_eq!(log_entry_version(&checkpoint(40)), None);
+        let elsewhere = "l0/00000000000000000040.checkpoint.parquet";
+        assert_eq!(checkpoint_version(elsewhere), None);
         for other in ["table/heads/1.json.zst", "table/heads/x", "l0/x"] {
             assert_eq!(head_version(other), None, "{other}");
         }

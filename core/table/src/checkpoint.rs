@@ -2,7 +2,16 @@
 //!
 //! They are for foreign readers and for a start without heads. The JSON of the actions goes
 //! through arrow-json in both directions, so a checkpoint says exactly what entries say.
+//!
+//! ```text
+//! "PAR1" · 16 bytes: digest of all that follows · one row group · metadata · tail
+//! ```
+//!
+//! Parquet addresses pages by offset, so foreign readers skip the digest. Ours checks it before it
+//! parses anything: damaged metadata or pages can make the library panic.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema};
@@ -13,32 +22,29 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
+use stele_model::Digest;
 use stele_store::keys;
 
 use crate::action::{APP_ID, Add, Line, MANIFEST_KEY, MetaData, Protocol, Remove, Txn};
+use crate::codec;
 use crate::error::Damage;
 use crate::file::FileEntry;
 use crate::state::TableState;
-
-/// The key of the checkpoint of version `v`.
-pub(crate) fn key(v: u64) -> String {
-    format!("{}/{v:020}.checkpoint.parquet", keys::LOG)
-}
-
-/// The version of a checkpoint's key.
-pub(crate) fn key_version(text: &str) -> Option<u64> {
-    let name = text.strip_prefix(keys::LOG)?.strip_prefix('/')?;
-    let version = name.strip_suffix(".checkpoint.parquet")?.parse().ok()?;
-    (key(version) == text).then_some(version)
-}
 
 /// The key of the hint at the newest checkpoint.
 pub(crate) fn hint_key() -> String {
     format!("{}/_last_checkpoint", keys::LOG)
 }
 
-/// `_last_checkpoint`; foreign fields are ignored.
-#[derive(Debug, Serialize, Deserialize)]
+/// What every Parquet file begins with.
+const MAGIC: &[u8] = b"PAR1";
+/// Where the digest lies: after the magic.
+const DIGEST: Range<usize> = 4..20;
+/// The tag of a hint with the digest of the rest of it.
+const CHECK: &str = "stele.check";
+
+/// `_last_checkpoint`. Delta gives it `tags` for whatever a writer has to say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Hint {
     /// The version of the checkpoint.
@@ -47,6 +53,30 @@ pub(crate) struct Hint {
     pub size: u64,
     size_in_bytes: u64,
     num_of_add_files: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<String, String>,
+}
+
+impl Hint {
+    /// The stored form, with its check.
+    fn encode(mut self) -> Result<Bytes, Damage> {
+        self.tags.clear();
+        let check = codec::digest(&serde_json::to_vec(&self)?);
+        self.tags.insert(CHECK.to_owned(), check.to_string());
+        Ok(serde_json::to_vec(&self)?.into())
+    }
+
+    /// The reverse of [`Hint::encode`]. A hint that is not ours to the byte is none: the
+    /// checkpoints themselves are listed too.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        let hint: Self = serde_json::from_slice(bytes)?;
+        let ours = hint.clone().encode()?;
+        if *ours != *bytes {
+            let (got, expected) = (codec::digest(bytes), codec::digest(&ours));
+            return Err(Damage::Digest { got, expected });
+        }
+        Ok(hint)
+    }
 }
 
 /// A checkpoint, ready to be put.
@@ -70,19 +100,23 @@ pub(crate) fn encode(state: &TableState) -> Result<Encoded, Damage> {
         .build();
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties))?;
+    writer.write_all(&[0; DIGEST.end - DIGEST.start])?;
     if let Some(batch) = decoder.flush()? {
         writer.write(&batch)?;
     }
     writer.close()?;
+    let digest = codec::digest(&bytes[DIGEST.end..]);
+    bytes[DIGEST].copy_from_slice(&digest.0);
     let hint = Hint {
         version: state.version,
         size: lines.len() as u64,
         size_in_bytes: bytes.len() as u64,
         num_of_add_files: state.files.len() as u64,
+        tags: BTreeMap::new(),
     };
     Ok(Encoded {
         bytes: bytes.into(),
-        hint: serde_json::to_vec(&hint)?.into(),
+        hint: hint.encode()?,
     })
 }
 
@@ -114,11 +148,24 @@ pub(crate) struct Decoded {
     pub version: u64,
 }
 
+/// Whether these are the very bytes that [`encode`] made.
+fn check(bytes: &[u8]) -> Result<(), Damage> {
+    let expected = bytes.get(DIGEST).and_then(|digest| digest.try_into().ok());
+    let expected = expected.filter(|_| bytes.starts_with(MAGIC)).map(Digest);
+    let expected = expected.ok_or_else(|| Damage::value("magic and digest", ""))?;
+    let got = codec::digest(&bytes[DIGEST.end..]);
+    if got != expected {
+        return Err(Damage::Digest { got, expected });
+    }
+    Ok(())
+}
+
 /// The reverse of [`encode`].
 pub(crate) fn decode(bytes: Bytes) -> Result<Decoded, Damage> {
+    check(&bytes)?;
     let mut json = Vec::new();
     let mut writer = LineDelimitedWriter::new(&mut json);
-    // Arrow's copy of the schema is not needed, and a damaged one panics its reader.
+    // Arrow's copy of the schema is not needed.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     for batch in ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?.build()? {
         writer.write(&batch?)?;

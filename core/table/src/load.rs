@@ -135,10 +135,14 @@ impl TableLog {
     }
 
     async fn base(&self, hint: Option<Bytes>, listed: &[ObjectInfo]) -> Result<Option<Base>> {
-        let hinted = hint.and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok());
+        let hinted = hint.and_then(|bytes| {
+            Hint::decode(&bytes)
+                .inspect_err(|damage| tracing::warn!(%damage, "_last_checkpoint is not usable"))
+                .ok()
+        });
         let hinted = hinted.map(|hint| hint.version);
         let checkpoints = listed.iter().rev();
-        let checkpoints = checkpoints.filter_map(|o| checkpoint::key_version(&o.key));
+        let checkpoints = checkpoints.filter_map(|o| keys::checkpoint_version(&o.key));
         let others = checkpoints.filter(|version| Some(*version) != hinted);
         let mut first_damage = None;
         for version in hinted.into_iter().chain(others) {
@@ -182,7 +186,7 @@ impl TableLog {
 
     /// The version of a checkpoint: its files, and the manifest its entry names for the rest.
     pub(crate) async fn base_at_checkpoint(&self, version: u64) -> Result<Base> {
-        let key = checkpoint::key(version);
+        let key = keys::checkpoint(version);
         let entry_key = keys::log_entry(version);
         let after_key = keys::log_entry(version.saturating_add(1));
         let (checkpoint, entry, after) = future::join3(

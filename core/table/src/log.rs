@@ -10,7 +10,7 @@ use stele_store::{TenantStore, keys};
 
 use crate::checkpoint;
 use crate::entry::LogEntry;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::ledger::{Ledger, LedgerCache, LedgerFile, LedgerRow};
 use crate::load::usable_head;
 use crate::state::{LedgerObject, TableState};
@@ -241,16 +241,37 @@ impl TableLog {
     /// # Errors
     /// The store's. A damaged or missing checkpoint is `None`.
     pub async fn checkpoint_version(&self) -> Result<Option<u64>> {
-        let hint = self.store.get_opt(&checkpoint::hint_key()).await?;
-        let hint = hint.and_then(|b| serde_json::from_slice::<checkpoint::Hint>(&b).ok());
-        let Some(hint) = hint else {
-            return Ok(None);
+        let checked = match self.hinted_version().await {
+            Ok(version) => self.check_checkpoint(version).await.map(|()| version),
+            Err(error) => Err(error),
         };
-        match self.base_at_checkpoint(hint.version).await {
-            Ok(_) => Ok(Some(hint.version)),
+        match checked {
+            Ok(version) => Ok(Some(version)),
             Err(Error::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The version `_last_checkpoint` names.
+    ///
+    /// # Errors
+    /// The store's, and [`Error::Corrupt`] when there is none or it is damaged.
+    pub async fn hinted_version(&self) -> Result<u64> {
+        let key = checkpoint::hint_key();
+        let hint = match self.store.get_opt(&key).await? {
+            Some(bytes) => checkpoint::Hint::decode(&bytes),
+            None => Err(Damage::Missing),
+        };
+        hint.map(|hint| hint.version)
+            .map_err(|damage| Error::corrupt(key, damage))
+    }
+
+    /// Whether the table can be loaded from the checkpoint of `version`, for verify.
+    ///
+    /// # Errors
+    /// The store's, and [`Error::Corrupt`] when it cannot: the key is that of what is damaged.
+    pub async fn check_checkpoint(&self, version: u64) -> Result<()> {
+        self.base_at_checkpoint(version).await.map(drop)
     }
 
     /// The operation each of `batches` (digest, day of its greatest timestamp) is effective in;

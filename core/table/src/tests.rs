@@ -11,6 +11,7 @@ use crate::apply::{Attached, apply};
 use crate::codec;
 use crate::commit::{Commit, CommitKind, Conservation, ConsumedBatch, ConsumedObject, OperationId};
 use crate::entry::{LogEntry, encode, encode_create, sealed};
+use crate::error::Damage;
 use crate::file::{FileEntry, FileKind};
 use crate::head::{Manifest, decode_head, encode_head};
 use crate::ledger::{LedgerFile, OperationRows};
@@ -175,6 +176,36 @@ fn an_entry_applies_only_to_the_version_it_continues() {
         apply(&forked, &entry, digest, &file).is_err(),
         "a file added twice"
     );
+}
+
+#[test]
+fn no_checkpoint_is_parsed_that_is_not_ours_to_the_bit() {
+    let (mut state, ..) = one_commit();
+    let manifest = Manifest::new(&state, LedgerState::default()).unwrap();
+    state.ledger.manifest = Some(manifest.encode().unwrap().0);
+    let checkpoint::Encoded { bytes, hint } = checkpoint::encode(&state).unwrap();
+    let decoded = checkpoint::decode(bytes.clone()).unwrap();
+    assert_eq!((decoded.version, decoded.files.len()), (1, 1));
+    assert_eq!(checkpoint::Hint::decode(&hint).unwrap().version, 1);
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 1 << bit;
+            let error = checkpoint::decode(damaged.into()).err();
+            // The one error that comes before the library sees a byte.
+            let unparsed = matches!(error, Some(Damage::Digest { .. } | Damage::Value { .. }));
+            assert!(unparsed, "bit {bit} of byte {at}: {error:?}");
+        }
+        assert!(checkpoint::decode(bytes.slice(..at)).is_err());
+    }
+    for at in 0..hint.len() {
+        for bit in 0..8 {
+            let mut damaged = hint.to_vec();
+            damaged[at] ^= 1 << bit;
+            assert!(checkpoint::Hint::decode(&damaged).is_err(), "{bit} {at}");
+        }
+        assert!(checkpoint::Hint::decode(&hint[..at]).is_err());
+    }
 }
 
 proptest! {

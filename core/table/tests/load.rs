@@ -212,11 +212,44 @@ async fn a_damaged_checkpoint_falls_back_and_without_a_way_back_it_is_an_error()
         assert_eq!(store.log().checkpoint_version().await.unwrap(), None);
         assert_eq!(store.log().load_from_log().await.unwrap().unwrap(), state);
     }
+    // A flip here and there: in the magic, in the digest, in a page, in the metadata, in the tail.
+    for at in [0, 4, 30, whole.len() / 2, whole.len() - 60, whole.len() - 5] {
+        let mut bad = whole.to_vec();
+        bad[at] ^= 1;
+        store.replace(&checkpoint(40), bad).await;
+        let error = store.log().check_checkpoint(40).await.unwrap_err();
+        assert!(error.to_string().starts_with(&checkpoint(40)), "{error}");
+        assert_eq!(store.log().load_from_log().await.unwrap().unwrap(), state);
+    }
     store.remove(&checkpoint(20)).await;
     assert_eq!(store.log().load_from_log().await.unwrap().unwrap(), state);
     store.remove(&keys::log_entry(0)).await;
     let error = store.log().load_from_log().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn a_damaged_hint_at_a_checkpoint_is_passed_over() {
+    let store = Watched::new();
+    let state = table(&store.log(), 45).await;
+    let key = "table/_delta_log/_last_checkpoint";
+    let whole = store.tenant().get(key).await.unwrap();
+    assert_eq!(store.log().hinted_version().await.unwrap(), 40);
+    let text = String::from_utf8(whole.to_vec()).unwrap();
+    let older = text.replace("\"version\":40", "\"version\":20");
+    let foreign = r#"{"version":40,"size":99}"#;
+    for bad in [&older, foreign, "", &text[1..]] {
+        assert_ne!(bad, text);
+        store.replace(key, bad.to_owned()).await;
+        let error = store.log().hinted_version().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(store.log().checkpoint_version().await.unwrap(), None);
+        // The newest checkpoint is found by its name.
+        for version in 0..40 {
+            store.remove(&keys::log_entry(version)).await;
+        }
+        assert_eq!(store.log().load_from_log().await.unwrap().unwrap(), state);
+    }
 }
 
 async fn assert_corrupt(store: &Watched) {

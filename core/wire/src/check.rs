@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use stele_model::time::rfc3339;
-use stele_model::{Extra, Kind, Limits, NO_EXTRA, Positions, Row, Rows, Series};
+use stele_model::{Extra, Kind, Limits, NO_EXTRA, Positions, Row, Rows, Series, Window};
 
 use crate::Error;
 
@@ -61,7 +61,8 @@ pub(crate) enum NameFault<'a> {
     TagTwice { name: &'a str },
 }
 
-fn over(len: usize, limit: u64) -> bool {
+/// Whether a count of texts or bytes is beyond its limit.
+pub(crate) fn over(len: usize, limit: u64) -> bool {
     u64::try_from(len).unwrap_or(u64::MAX) > limit
 }
 
@@ -138,7 +139,10 @@ impl TimeRange {
         };
         Self {
             min_us: kept_us.map_or(limit_us, |kept_us| kept_us.max(limit_us)),
-            max_us: now_us.saturating_add(limits.future_us_max),
+            // Not even a clock that is centuries wrong lets a sample in that no reader would find.
+            max_us: now_us
+                .saturating_add(limits.future_us_max)
+                .min(Window::LAST.end_us() - 1),
             min,
         }
     }
@@ -332,6 +336,13 @@ mod tests {
         let expired = "(expired under an earlier raw retention)";
         assert!(reason(Some(30), Some(now_us - HOUR_US)).ends_with(expired));
         assert!(reason(None, Some(now_us - DAY_US)).ends_with(expired));
+    }
+
+    #[test]
+    fn a_clock_centuries_ahead_accepts_nothing_that_no_reader_finds() {
+        let range = TimeRange::new(i64::MAX, &Limits::default());
+        let end_us = Window::LAST.end_us();
+        assert!(range.contains(end_us - 1) && !range.contains(end_us));
     }
 
     #[test]

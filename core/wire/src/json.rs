@@ -14,6 +14,7 @@ use stele_model::time::{SECOND_US, parse_rfc3339};
 use stele_model::{Limits, Rejections, tags};
 
 use crate::check::{Builder, Quoted, TimeRange, check_metric, check_tags};
+use crate::pairs::{Pairs, Text};
 use crate::{Decoded, Error};
 
 /// Decodes the body of one request. A rejection's position is the 0-based index of the sample.
@@ -60,8 +61,8 @@ struct JsonDecoder<'l> {
 struct Sample<'a> {
     #[serde(borrow)]
     metric: Cow<'a, str>,
-    #[serde(borrow, default)]
-    tags: Pairs<'a>,
+    #[serde(borrow, default, deserialize_with = "as_sent")]
+    tags: Option<&'a RawValue>,
     #[serde(borrow, default)]
     ts: Option<Timestamp<'a>>,
     value: Exact,
@@ -96,34 +97,10 @@ enum Timestamp<'a> {
     Text(#[serde(borrow)] Cow<'a, str>),
 }
 
-/// The pairs of a JSON object in the order they stand, a repeated name included.
-#[derive(Default)]
-struct Pairs<'a>(Vec<(Text<'a>, Text<'a>)>);
-
-/// A string, borrowed when it holds no escape.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor;
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tags with text values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(PairsVisitor)
-    }
+/// `tags` as it stands, read only when the rest of the sample holds: by then it is known to be
+/// JSON, and how many of its pairs are to be kept.
+fn as_sent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 struct TopLevel<'d, 'l>(&'d mut JsonDecoder<'l>);
@@ -219,17 +196,24 @@ impl JsonDecoder<'_> {
         if let Err(fault) = check_metric(&sample.metric, self.limits) {
             return Ok(Err(fault.to_string()));
         }
-        let pairs = sample.tags.0.iter();
-        let mut pairs: Vec<(&str, &str)> = pairs.map(|(k, v)| (&*k.0, &*v.0)).collect();
-        pairs.sort_unstable();
-        if let Err(fault) = check_tags(&pairs, self.limits) {
-            return Ok(Err(fault.to_string()));
-        }
-        let series = self
-            .out
-            .series_of(&sample.metric, &tags::canonical(&pairs))?;
+        let tags = match self.tags(sample.tags) {
+            Ok(tags) => tags,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let series = self.out.series_of(&sample.metric, &tags)?;
         self.out.push(series, ts_us, sample.value.0)?;
         Ok(Ok(()))
+    }
+
+    /// The canonical text of an object of tags.
+    fn tags(&self, sent: Option<&RawValue>) -> Result<String, String> {
+        let sent = sent.map_or(tags::EMPTY, RawValue::get);
+        let sent = Pairs::<Text<'_>>::read(sent, self.limits).map_err(|e| unplaced(&e))?;
+        let all = sent.all(self.limits).map_err(|fault| fault.to_string())?;
+        let mut pairs: Vec<(&str, &str)> = all.iter().map(|(k, v)| (&*k.0, &*v.0)).collect();
+        pairs.sort_unstable();
+        check_tags(&pairs, self.limits).map_err(|fault| fault.to_string())?;
+        Ok(tags::canonical(&pairs))
     }
 
     fn ts_us(&self, ts: Option<&Timestamp<'_>>) -> Result<i64, String> {
@@ -374,6 +358,33 @@ mod tests {
                 proptest::prop_assert_eq!(decoded.rows.rows[0].value.to_bits(), bits);
             }
         }
+    }
+
+    #[test]
+    fn a_flood_of_tags_costs_its_sample_alone() {
+        // Beyond the limit no value is looked at.
+        let value = |i: usize| if i < 64 { "\"x\"" } else { "[null]" };
+        let tags: Vec<String> = (0..100_000)
+            .map(|i| format!("\"{i}\":{}", value(i)))
+            .collect();
+        let body = |tags: &str| {
+            format!(
+                r#"{{"samples":[{{"metric":"a","value":1}},
+                {{"metric":"b","value":1,"tags":{{{tags}}}}},
+                {{"metric":"b","value":1,"tags":{{"x":1,{tags}}}}},
+                {{"metric":"c","value":2}}]}}"#
+            )
+        };
+        insta::assert_snapshot!(show(&run(&body(&tags.join(",")))), @r"
+        a {} 1.0 2026-11-18T11:06:40.000000Z
+        c {} 2.0 2026-11-18T11:06:40.000000Z
+        ! 1: 100000 tags are over the limit of 64 (tags_max)
+        ! 2: invalid type: integer `1`, expected a string
+        ");
+        // It is read all the same.
+        let broken = tags.join(",").replace("\"99999\":[", "\"99999\":{");
+        let error = decode(body(&broken).as_bytes(), NOW_US, &Limits::default()).unwrap_err();
+        assert!(matches!(error, Error::Json { .. }), "{error}");
     }
 
     #[test]

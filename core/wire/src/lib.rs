@@ -9,6 +9,7 @@
 //!   clients need to connect.
 //! - [`assemble`]: samples that were split already (files, other stores).
 //! - [`librato`]: gauges and counters, tagged measurements, replies.
+//! - [`gzip`]: what comes before all of them.
 //! - [`json`]: the native `{"samples":[…]}`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
@@ -16,9 +17,11 @@
 pub mod assemble;
 mod check;
 mod error;
+pub mod gzip;
 pub mod influx;
 pub mod json;
 pub mod librato;
+mod pairs;
 mod precision;
 
 use stele_model::{Positions, Rejections, Rows};

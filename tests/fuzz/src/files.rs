@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use stele_format::{
-    RollupReader, RollupSource, RollupWriter, SampleReader, SampleSource, SampleWriter,
+    Error, RollupReader, RollupSource, RollupWriter, SampleReader, SampleSource, SampleWriter,
     content_digest, l0,
 };
 use stele_model::Series;
@@ -31,7 +31,11 @@ pub fn l0_object(data: &[u8]) {
         l0::rows_claimed(bytes).expect("it was decoded"),
         rows as u64
     );
-    let again = l0::encode(&batches).expect("decoded batches have rows");
+    let again = match l0::encode(&batches) {
+        Ok(again) => again,
+        Err(Error::Hours { .. }) => return,
+        Err(error) => panic!("decoded batches have rows: {error}"),
+    };
     let again = l0::decode(again.bytes).expect("it is ours");
     for batch in &again {
         assert!(batches.iter().any(|b| b.digest == batch.digest));

@@ -13,6 +13,9 @@ pub fn keys(data: &[u8]) {
     if let Some(version) = keys::log_entry_version(text) {
         assert_eq!(keys::log_entry(version), text);
     }
+    if let Some(version) = keys::checkpoint_version(text) {
+        assert_eq!(keys::checkpoint(version), text);
+    }
     if let Ok((windows, again)) = stele_table::raw::windows(text) {
         assert_eq!(
             stele_table::raw::windows(&again).expect("it is ours").0,

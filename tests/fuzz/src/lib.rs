@@ -7,6 +7,7 @@
 
 #[cfg(feature = "stored")]
 pub mod files;
+pub mod gzip;
 #[cfg(feature = "stored")]
 pub mod import;
 #[cfg(feature = "stored")]
@@ -14,6 +15,7 @@ pub mod keys;
 pub mod names;
 pub mod seeds;
 pub mod sketch;
+pub mod sql;
 #[cfg(feature = "stored")]
 pub mod stored_seeds;
 #[cfg(feature = "stored")]

@@ -71,3 +71,46 @@ pub fn names() -> Vec<Vec<u8>> {
         "ms",
     ])
 }
+
+/// Of [`crate::wire::librato`].
+pub fn librato() -> Vec<Vec<u8>> {
+    texts([
+        r#" {"measure_time":1795348800,"source":"web-1","gauges":[{"name":"cpu","value":1.5},{"name":"req","count":3,"sum":6,"min":1,"max":3,"sum_squares":14,"source":null}],"counters":{"bytes":{"value":"7"}}}"#,
+        r#" {"gauges":{"cpu":{"value":1},"0":{"name":"disk","value":"2e1","measure_time":1795348800.25}},"counters":[{"name":"n","value":4,"period":60}]}"#,
+        r#"!{"time":1795348800,"tags":{"Host":"a"},"measurements":[{"name":"cpu","value":1,"tags":{"az":"1","x":null}},{"name":"lat","count":2,"sum":5,"stddev":0.5}]}"#,
+        "\"gauges[0][name]=cpu&gauges[0][value]=75&source=a%20b&measure_time=1795348800&counters[n][value]=3",
+        "\"gauges[cpu][count]=2&gauges[cpu][sum]=1&gauges%5Bcpu%5D%5Bmax%5D=1&gauges[1][name]=x",
+    ])
+}
+
+/// Of [`crate::gzip::gzip`].
+pub fn gzip() -> Vec<Vec<u8>> {
+    let line = b"cpu,host=a usage=1.5\n";
+    let members = [
+        crate::gzip::packed(line),
+        crate::gzip::packed(&line.repeat(9)),
+    ]
+    .concat();
+    let mut seeds: Vec<Vec<u8>> = [&members[..], &crate::gzip::packed(b"")]
+        .iter()
+        .flat_map(|packed| [0, 1].map(|choice| [&[choice], *packed].concat()))
+        .collect();
+    seeds.extend([2, 3].map(|choice| [&[choice], &line.repeat(20)[..]].concat()));
+    seeds
+}
+
+/// Of [`crate::sql::sql`].
+pub fn sql() -> Vec<Vec<u8>> {
+    texts([
+        "WITH a AS (SELECT metric, avg(value) AS v FROM samples GROUP BY metric) SELECT * FROM a JOIN b USING (metric) ORDER BY v DESC LIMIT 5",
+        "SELECT date_bin(INTERVAL '1 hour', ts) AS t, quantile(0.99, value) FROM rollup_60s WHERE tags->>'host' IN ('a','b') AND ts > now() - INTERVAL '1 day' GROUP BY CUBE (1, 2)",
+        "SELECT CASE WHEN value BETWEEN 1 AND 2 THEN 'x' ELSE tags END, row_number() OVER (PARTITION BY metric ORDER BY ts) FROM bins(now(), now(), INTERVAL '1 m') b, samples s",
+        "(SELECT 1) UNION ALL (VALUES (1), (2)) EXCEPT SELECT ts AT TIME ZONE 'UTC' FROM samples FOR UPDATE",
+        "SELECT metric ~ '^c\\w+$' AND metric NOT LIKE '%a%' FROM samples; DROP TABLE samples",
+        "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t) SELECT * INTO x FROM t",
+        "WITH x AS (DELETE FROM samples RETURNING *) SELECT $$a$$, U&'b', a[1:2], -(- 1)::int[] FROM x",
+        "EXPLAIN ANALYZE SELECT EXISTS (SELECT 1), to_char(ts, '%Y') FROM (TABLE samples) t TABLESAMPLE BERNOULLI (1)",
+        "DESCRIBE \"rollup_60s\"",
+        "COPY (SELECT 1) TO 's3://bucket/x.parquet'",
+    ])
+}

@@ -1,8 +1,10 @@
-//! Line protocol and native JSON.
+//! Line protocol, native JSON and Librato's bodies.
 
-use stele_model::{Limits, Rows, Series, tags};
+use std::collections::HashSet;
+
+use stele_model::{Kind, Limits, Rows, Series, tags};
 use stele_wire::assemble::pairs;
-use stele_wire::{Decoded, Precision, influx, json};
+use stele_wire::{Decoded, Precision, influx, json, librato as old};
 
 use crate::NOW_US;
 
@@ -46,6 +48,40 @@ pub fn native_json(data: &[u8]) {
     agree(decoded.rows);
 }
 
+/// The first byte chooses the form and the limits.
+pub fn librato(data: &[u8]) {
+    let Some((choice, body)) = data.split_first() else {
+        return;
+    };
+    let limits = limits(*choice);
+    let decode = match choice & 3 {
+        0 => old::metrics,
+        1 => old::measurements,
+        _ => old::metrics_form,
+    };
+    let Ok(decoded) = decode(body, NOW_US, &limits) else {
+        return;
+    };
+    keeps(&decoded, &limits);
+    let mut gauges = HashSet::new();
+    for row in &decoded.rows.rows {
+        let extra = decoded.rows.extra(row);
+        assert!(row.value.is_finite() && extra.rank.is_none());
+        if let Some(summary) = extra.summary {
+            let rest = [summary.min, summary.max, summary.sum_squares];
+            assert!(summary.count > 0 && summary.sum.is_finite());
+            assert!(rest.into_iter().flatten().all(f64::is_finite));
+        }
+        // Of gauges those of one name, tags and time are one.
+        if extra.kind == Kind::Gauge {
+            assert!(gauges.insert((row.series, row.ts_us)));
+        }
+    }
+    // Nothing of one request depends on anything else.
+    let again = decode(body, NOW_US, &limits).expect("it was decoded");
+    assert_eq!(format!("{again:?}"), format!("{decoded:?}"));
+}
+
 fn limits(choice: u8) -> Limits {
     if choice & 0x80 == 0 {
         Limits::default()
@@ -54,8 +90,15 @@ fn limits(choice: u8) -> Limits {
     }
 }
 
-/// Every accepted sample keeps every limit and every rule of rows.
+/// [`keeps`], of plain samples alone.
 pub fn check(decoded: &Decoded, limits: &Limits) {
+    keeps(decoded, limits);
+    assert!(decoded.rows.extras.is_empty());
+    assert!(decoded.rows.rows.iter().all(|row| !row.value.is_nan()));
+}
+
+/// Every accepted sample keeps every limit and every rule of rows.
+fn keeps(decoded: &Decoded, limits: &Limits) {
     let (rows, refused) = (&decoded.rows, &decoded.rejections);
     assert!(rows.len() as u64 <= limits.samples_max);
     let bytes: usize = rows
@@ -81,7 +124,6 @@ pub fn check(decoded: &Decoded, limits: &Limits) {
     for row in &rows.rows {
         assert!((row.series as usize) < rows.series.len());
         assert!(times.contains(&row.ts_us));
-        assert!(rows.extras.is_empty() && !row.value.is_nan());
     }
     assert!(refused.total >= refused.named.len() as u64);
     assert_eq!(refused.is_empty(), refused.named.is_empty());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use stele_format::{MemorySource, Merge, SampleChunk, SampleRow, SampleSource, SampleWriter};
-use stele_model::{Extra, Kind, NO_EXTRA, Row, Rows, Series, Summary};
+use stele_model::{Extra, Kind, NO_EXTRA, Row, Rows, Series, Summary, Window};
 
 /// One row in comparable form: every float by its bits.
 pub type Flat = (String, String, i64, u64, Key);
@@ -90,6 +90,16 @@ pub type Loose = (Series, i64, f64, Option<Extra>);
 pub fn any_samples(n: usize) -> impl Strategy<Value = Vec<Loose>> {
     let extra = prop::option::weighted(0.2, any_extra());
     prop::collection::vec((any_series(), any_ts(), any_value(), extra), 1..n)
+}
+
+/// Samples of hours that a batch may have.
+pub fn stored_samples(n: usize) -> impl Strategy<Value = Vec<Loose>> {
+    any_samples(n).prop_map(|mut samples| {
+        for sample in &mut samples {
+            sample.1 = sample.1.rem_euclid(Window::LAST.end_us());
+        }
+        samples
+    })
 }
 
 /// Rows of the samples as they come, not canonical.

@@ -13,7 +13,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn an_l0_object_is_read_back_to_the_bit(samples in any_samples(60)) {
+    fn an_l0_object_is_read_back_to_the_bit(samples in stored_samples(60)) {
         let batch = batch(rows_of(&samples));
         let object = l0::encode(std::slice::from_ref(&batch)).unwrap();
         prop_assert_eq!(object.name.digest, batch.digest);
@@ -29,7 +29,7 @@ proptest! {
 
     #[test]
     fn the_order_of_samples_and_batches_does_not_change_an_object(
-        a in any_samples(30), b in any_samples(30), seed in any::<u64>(),
+        a in stored_samples(30), b in stored_samples(30), seed in any::<u64>(),
     ) {
         let mut shuffled = a.clone();
         let mut noise = Noise(seed | 1);
@@ -227,4 +227,24 @@ fn the_digest_of_a_batch_never_changes() {
         rows_hash(&rows).to_string(),
         "285a11ab925ef8f35d4a50000620aecf"
     );
+}
+
+#[test]
+fn rows_of_hours_that_no_name_says_make_no_object() {
+    let end_us = Window::LAST.end_us();
+    for (ts_us, stored) in [(0, true), (end_us - 1, true), (-1, false), (end_us, false)] {
+        let samples = [(1, 1.0), (ts_us, 2.0)].map(|(ts_us, value)| {
+            let (metric, tags) = ("a".to_owned(), "{}".to_owned());
+            (Series { metric, tags }, ts_us, value, None)
+        });
+        let object = l0::encode(&[batch(rows_of(&samples))]);
+        match &object {
+            Ok(object) => assert_eq!(object.name.to_string().parse(), Ok(object.name)),
+            Err(error) => assert!(
+                matches!(error, stele_format::Error::Hours { .. }),
+                "{error}"
+            ),
+        }
+        assert_eq!(object.is_ok(), stored, "{ts_us}");
+    }
 }

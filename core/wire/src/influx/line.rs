@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr2, memchr3};
 use stele_model::{Limits, tags};
 
-use crate::check::{NameFault, Quoted, check_tags};
+use crate::check::{NameFault, Quoted, check_tags, over};
 
 /// Why a whole line is refused.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -70,13 +70,22 @@ pub(super) fn read_prefix<'a>(
     if measurement.is_empty() {
         return Err(LineFault::NoMeasurement);
     }
+    // Pairs beyond the limit are counted and not kept: a line may be as long as its body.
     let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+    let (mut count, limit) = (0, limits.tags_max);
     while let Some(tag) = rest {
         let (pair, next) = cut(tag, b",");
         rest = next;
         let (name, value) = cut(pair, b"=");
         let value = value.ok_or(LineFault::Tag(pair.as_bytes()))?;
-        pairs.push((unescape(name, b",= \\")?, unescape(value, b",= \\")?));
+        let pair = (unescape(name, b",= \\")?, unescape(value, b",= \\")?);
+        if !over(pairs.len() + 1, limit) {
+            pairs.push(pair);
+        }
+        count += 1;
+    }
+    if over(count, limit) {
+        return Ok(Err(NameFault::Tags { count, limit }.to_string()));
     }
     let mut sorted: Vec<(&str, &str)> = pairs.iter().map(|(k, v)| (&**k, &**v)).collect();
     sorted.sort_unstable();

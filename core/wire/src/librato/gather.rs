@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use stele_model::{Extra, Kind, Limits, Rejections, tags};
 
-use super::item::{Item, List, Raw, Text};
+use super::item::{Item, List, Raw};
 use super::reading::Reading;
 use crate::check::{Builder, Quoted, TimeRange, check_metric, check_tags};
+use crate::pairs::{Pairs, Text};
 use crate::{Decoded, Error};
 
 /// Librato's own limits; those of the store hold besides.
@@ -224,15 +224,10 @@ impl Gather {
         let Raw::Json(json) = raw else {
             return Err(no_map());
         };
-        let sent: Pairs<'_> = serde_json::from_str(json).map_err(|_| no_map())?;
-        let (count, limit) = (sent.count, self.limits.tags_max);
-        if count > limit {
-            return Err(format!(
-                "{count} tags are over the limit of {limit} (tags_max)"
-            ));
-        }
+        let sent = Pairs::<Option<Text<'_>>>::read(json, &self.limits).map_err(|_| no_map())?;
+        let all = sent.all(&self.limits).map_err(|fault| fault.to_string())?;
         let lower = |text: &str| text.to_ascii_lowercase();
-        let given = sent.kept.iter().filter_map(|(name, value)| {
+        let given = all.iter().filter_map(|(name, value)| {
             // `null` unsets a tag, and here nothing is inherited that could be unset.
             let value = value.as_ref()?;
             Some((lower(&name.0), lower(&value.0)))
@@ -308,40 +303,5 @@ fn allowed(what: &str, text: &str, signs: &str) -> Result<(), String> {
             "{what} {} holds {bad:?}: only A-Z, a-z, 0-9 and {signs:?} may stand in it",
             Quoted(text.as_bytes())
         )),
-    }
-}
-
-/// The pairs of a JSON object in the order they stand, kept only as far as they may be needed.
-struct Pairs<'a> {
-    kept: Vec<(Text<'a>, Option<Text<'a>>)>,
-    count: u64,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor;
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tags with text values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut kept, mut count) = (Vec::new(), 0);
-                while count < TAGS_MAX {
-                    match map.next_entry()? {
-                        Some(pair) => kept.push(pair),
-                        None => return Ok(Pairs { kept, count }),
-                    }
-                    count += 1;
-                }
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    count += 1;
-                }
-                Ok(Pairs { kept, count })
-            }
-        }
-        deserializer.deserialize_map(PairsVisitor)
     }
 }

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use stele_model::time::SECOND_US;
 
 use crate::check::{Quoted, TimeRange};
+use crate::pairs::Text;
 
 /// Where an item stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +121,6 @@ fn out_of_range(sent: i64, ts_us: Option<i64>, range: TimeRange) -> String {
         None => reason,
     }
 }
-
-/// A string, borrowed when it holds no escape.
-#[derive(Debug, serde::Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// One item; keys that are not here are ignored.
 #[derive(Debug, Default, serde::Deserialize)]

@@ -9,8 +9,9 @@ use stele_model::Limits;
 
 use super::MEASUREMENTS_MAX;
 use super::gather::{Defaults, Gather};
-use super::item::{Item, List, Raw, Text};
+use super::item::{Item, List, Raw};
 use crate::check::Quoted;
+use crate::pairs::Text;
 use crate::{Decoded, Error};
 
 /// The top level of either body.

@@ -188,6 +188,19 @@ fn each_limit_names_value_and_limit() {
 }
 
 #[test]
+fn a_flood_of_tags_costs_its_line_alone() {
+    let flood: String = (0..100_000).map(|i| format!(",t{i}=1")).collect();
+    let decoded = run(&format!("a v=1\nb{flood} v=1\nb{flood},x v=1\nc v=2"));
+    insta::assert_snapshot!(show(&decoded), @r#"
+    a.v {} 1.0 now
+    c.v {} 2.0 now
+    ! 2: 100000 tags are over the limit of 64 (tags_max)
+    ! 3: tag "x" is not name=value
+    ! total 2
+    "#);
+}
+
+#[test]
 fn a_request_over_a_limit_is_refused_whole() {
     let limits = Limits {
         samples_max: 2,

@@ -6,10 +6,9 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, Visit, Visitor};
+use sqlparser::ast::{ObjectName, Query, Visit, Visitor};
 
-use super::limit;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, limit};
 
 /// Scans of one statement.
 const SCANS_MAX: usize = 64;
@@ -20,7 +19,7 @@ const WITHS_MAX: usize = 16;
 ///
 /// # Errors
 /// When it has more than are allowed.
-pub(super) fn check(query: &Query) -> Result<()> {
+pub(crate) fn check(query: &Query) -> Result<()> {
     let mut weigher = Weigher::default();
     match query.visit(&mut weigher) {
         ControlFlow::Continue(()) => limit("scans", weigher.last, SCANS_MAX),

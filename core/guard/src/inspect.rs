@@ -6,17 +6,14 @@
 
 use std::ops::ControlFlow;
 
-use arrow::array::timezone::Tz;
-use datafusion::sql::sqlparser::ast::{
+use regex::RegexBuilder;
+use sqlparser::ast::{
     BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArguments, ObjectName, Query, Select, SetExpr, TableFactor, Value, Visit, Visitor,
 };
 
-use regex::RegexBuilder;
-
-use super::{RELATIONS_MAX, SELECTS_MAX, limit, not_allowed, weight};
-use crate::bins;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, limit, not_allowed};
+use crate::{RELATIONS_MAX, SELECTS_MAX, TABLE_FUNCTION, weight};
 
 /// Columns of a `CUBE`, which stands for 2ⁿ groupings.
 const CUBE_MAX: usize = 5;
@@ -56,8 +53,16 @@ const NOT_OVER: [&str; 13] = [
 ///
 /// # Errors
 /// Says what is not allowed, or which limit is passed.
-pub(super) fn inspect(query: &Query) -> Result<()> {
-    let mut inspector = Inspector::default();
+pub(crate) fn inspect(query: &Query, is_zone: fn(&str) -> bool) -> Result<()> {
+    let mut inspector = Inspector {
+        is_zone,
+        selects: 0,
+        relations: 0,
+        patterns: 0,
+        groupings: 0,
+        lists: false,
+        copies: false,
+    };
     if let ControlFlow::Break(error) = query.visit(&mut inspector) {
         return Err(*error);
     }
@@ -69,8 +74,9 @@ pub(super) fn inspect(query: &Query) -> Result<()> {
     weight::check(query)
 }
 
-#[derive(Default)]
 struct Inspector {
+    /// Whether the engine knows a time zone.
+    is_zone: fn(&str) -> bool,
     selects: usize,
     relations: usize,
     patterns: usize,
@@ -92,7 +98,7 @@ fn stop<T>(result: Result<T>) -> ControlFlow<Box<Error>> {
 fn is_bins(name: &ObjectName) -> bool {
     matches!(name.0.as_slice(), [part] if part
         .as_ident()
-        .is_some_and(|ident| ident.value.eq_ignore_ascii_case(bins::NAME)))
+        .is_some_and(|ident| ident.value.eq_ignore_ascii_case(TABLE_FUNCTION)))
 }
 
 fn body_reads_only(body: &SetExpr) -> Result<()> {
@@ -223,7 +229,7 @@ impl Inspector {
                 Ok(())
             }
             Expr::AtTimeZone { time_zone, .. } => match literal(time_zone) {
-                Some(zone) if zone.parse::<Tz>().is_ok() => Ok(()),
+                Some(zone) if (self.is_zone)(zone) => Ok(()),
                 Some(zone) => Err(Error::NoSuchZone {
                     name: zone.chars().take(100).collect(),
                 }),
