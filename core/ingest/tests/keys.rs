@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use stele_ingest::{Error, IdempotencyKey, Ingestor, body_digest};
 use stele_model::time::{DAY_US, MINUTE_US, SECOND_US};
-use stele_model::{Clock, Digest, ErrorKind, TenantId};
+use stele_model::{Clock, Digest, ErrorKind, NO_EXTRA, Row, Rows, Series, TenantId};
 use stele_store::Tier;
 use stele_testkit::{
     CountingStore, Fault, FaultWorld, KeyClass, ManualClock, MemoryStore, Operation, Plan,
@@ -170,4 +171,32 @@ async fn attempts_that_race_or_whose_replies_are_lost_agree() {
         assert_eq!((one.unwrap(), two.unwrap()), (three, three), "{fault:?}");
         assert_eq!(world.fired().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn ingest_never_lists_and_never_deletes() {
+    let world = world();
+    let rows = |value| {
+        let (metric, tags) = ("cpu".to_owned(), "{}".to_owned());
+        Rows {
+            series: vec![Series { metric, tags }],
+            rows: vec![Row {
+                ts_us: 1,
+                value,
+                series: 0,
+                extra: NO_EXTRA,
+            }],
+            ..Rows::default()
+        }
+    };
+    for value in [1.0, 1.0, 2.0] {
+        world.ask(&key("k"), body()).await.unwrap();
+        world.ingestor.accept(rows(value)).await.unwrap().unwrap();
+        world.clock.advance(DAY_US / 4);
+    }
+    world.clock.advance(2 * DAY_US);
+    world.ask(&key("k"), body()).await.unwrap_err();
+    let sent = world.requests.take();
+    let methods: BTreeSet<&str> = sent.iter().map(|request| request.method).collect();
+    assert_eq!(methods, BTreeSet::from(["GET", "PUT-NEW"]), "{sent:?}");
 }

@@ -489,12 +489,18 @@ mod tests {
 
     #[test]
     fn aws_values_are_kept_but_never_shown() {
-        let config = config(&[("AWS_SECRET_ACCESS_KEY", "hunter2"), ("HOME", "/")]).unwrap();
-        assert_eq!(config.aws.len(), 1);
-        assert_eq!(config.secrets(), ["hunter2"]);
+        let vars = [
+            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+            ("AWS_SESSION_TOKEN", "hunter3"),
+            ("AWS_REGION", "here"),
+            ("HOME", "/"),
+        ];
+        let config = config(&vars).unwrap();
+        assert_eq!(config.aws.len(), 3);
+        assert_eq!(config.secrets(), ["hunter2", "hunter3"]);
         let shown = format!("{config:?}");
         assert!(
-            shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("hunter2"),
+            shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("hunter"),
             "{shown}"
         );
     }

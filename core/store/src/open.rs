@@ -157,6 +157,48 @@ mod tests {
         assert_eq!(tier.url(), "s3://bucket/deep/prefix/");
     }
 
+    /// Answers one request as S3 answers a wrong signature: with the request as it came.
+    fn echo() -> std::net::SocketAddr {
+        use std::io::{Read, Write};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 16 << 10];
+            let read = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..read]);
+            let body = format!("<Error><CanonicalRequest>{request}</CanonicalRequest></Error>");
+            let head = format!(
+                "HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n",
+                body.len()
+            );
+            write!(stream, "{head}Connection: close\r\n\r\n{body}").unwrap();
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_in_no_message_even_when_the_store_repeats_it() {
+        let endpoint = format!("http://{}", echo());
+        let vars = [
+            ("AWS_ENDPOINT_URL", &*endpoint),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "k"),
+            ("AWS_SECRET_ACCESS_KEY", "planted-key"),
+            ("AWS_SESSION_TOKEN", "planted-session"),
+        ];
+        let vars = vars.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let tier = Tier::open("s3://bucket/x", &vars).unwrap();
+        let error = tier.tenant(&"a".parse().unwrap()).get("l0/y").await;
+        let error = error.unwrap_err();
+        let whole = format!("{} {error:?} {tier:?}", stele_model::chain(&error));
+        assert!(!whole.contains("planted-key"), "{whole}");
+        // The cause is for the log, which leaves out every value of a secret variable.
+        assert!(whole.contains("planted-session"), "{whole}");
+        assert!(!error.to_string().contains("planted"), "{error}");
+    }
+
     #[test]
     fn paths_and_file_urls_open_the_same_directory() {
         let dir = tempfile::tempdir().unwrap();
