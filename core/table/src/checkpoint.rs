@@ -13,29 +13,11 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
-use stele_store::keys;
 
 use crate::action::{APP_ID, Add, Line, MANIFEST_KEY, MetaData, Protocol, Remove, Txn};
 use crate::error::Damage;
 use crate::file::FileEntry;
 use crate::state::TableState;
-
-/// The key of the checkpoint of version `v`.
-pub(crate) fn key(v: u64) -> String {
-    format!("{}/{v:020}.checkpoint.parquet", keys::LOG)
-}
-
-/// The version of a checkpoint's key.
-pub(crate) fn key_version(text: &str) -> Option<u64> {
-    let name = text.strip_prefix(keys::LOG)?.strip_prefix('/')?;
-    let version = name.strip_suffix(".checkpoint.parquet")?.parse().ok()?;
-    (key(version) == text).then_some(version)
-}
-
-/// The key of the hint at the newest checkpoint.
-pub(crate) fn hint_key() -> String {
-    format!("{}/_last_checkpoint", keys::LOG)
-}
 
 /// `_last_checkpoint`; foreign fields are ignored.
 #[derive(Debug, Serialize, Deserialize)]

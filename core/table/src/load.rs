@@ -113,7 +113,7 @@ impl TableLog {
     /// The newest version by the log alone: `_last_checkpoint`, else any checkpoint that is
     /// still whole, else version 0. The LIST beside it shows gaps, which GETs alone cannot.
     pub(crate) async fn load_by_log(&self) -> Result<Option<Arc<TableState>>> {
-        let hint_key = checkpoint::hint_key();
+        let hint_key = keys::last_checkpoint();
         let (hint, listed) = join!(self.store.get_opt(&hint_key), self.store.list(keys::LOG));
         let (hint, listed) = (hint?, listed?);
         let Some((base, after)) = self.base(hint, &listed).await? else {
@@ -138,7 +138,7 @@ impl TableLog {
         let hinted = hint.and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok());
         let hinted = hinted.map(|hint| hint.version);
         let checkpoints = listed.iter().rev();
-        let checkpoints = checkpoints.filter_map(|o| checkpoint::key_version(&o.key));
+        let checkpoints = checkpoints.filter_map(|o| keys::checkpoint_version(&o.key));
         let others = checkpoints.filter(|version| Some(*version) != hinted);
         let mut first_damage = None;
         for version in hinted.into_iter().chain(others) {
@@ -182,7 +182,7 @@ impl TableLog {
 
     /// The version of a checkpoint: its files, and the manifest its entry names for the rest.
     pub(crate) async fn base_at_checkpoint(&self, version: u64) -> Result<Base> {
-        let key = checkpoint::key(version);
+        let key = keys::checkpoint(version);
         let entry_key = keys::log_entry(version);
         let after_key = keys::log_entry(version.saturating_add(1));
         let (checkpoint, entry, after) = future::join3(

@@ -97,7 +97,9 @@ impl TableLog {
         self.memory().newest.clone()
     }
 
-    pub(crate) fn now_us(&self) -> i64 {
+    /// The time by its clock, µs.
+    #[must_use]
+    pub fn now_us(&self) -> i64 {
         self.clock.now_us()
     }
 
@@ -241,7 +243,7 @@ impl TableLog {
     /// # Errors
     /// The store's. A damaged or missing checkpoint is `None`.
     pub async fn checkpoint_version(&self) -> Result<Option<u64>> {
-        let hint = self.store.get_opt(&checkpoint::hint_key()).await?;
+        let hint = self.store.get_opt(&keys::last_checkpoint()).await?;
         let hint = hint.and_then(|b| serde_json::from_slice::<checkpoint::Hint>(&b).ok());
         let Some(hint) = hint else {
             return Ok(None);
