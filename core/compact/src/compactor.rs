@@ -11,6 +11,7 @@ use stele_table::{TableLog, TableState};
 use crate::error::Result;
 use crate::memory::Shares;
 use crate::options::{Budget, Options};
+use crate::sweep::PinCache;
 
 /// Rows merged between two points at which other tasks may run.
 const ROWS_PER_YIELD: usize = 16_384;
@@ -35,6 +36,8 @@ pub struct Compactor {
     busy: Mutex<BTreeSet<String>>,
     /// Since when each day has been known to have reopened windows, µs.
     reopened: Mutex<BTreeMap<Day, i64>>,
+    /// What pins keep.
+    pub(crate) pins: Mutex<PinCache>,
 }
 
 impl fmt::Debug for Compactor {
@@ -47,7 +50,7 @@ impl fmt::Debug for Compactor {
 }
 
 /// The values guarded here are replaced whole, so a panic elsewhere cannot leave half of one.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -73,6 +76,7 @@ impl Compactor {
             state: Mutex::new(None),
             busy: Mutex::new(BTreeSet::new()),
             reopened: Mutex::new(BTreeMap::new()),
+            pins: Mutex::default(),
         }
     }
 

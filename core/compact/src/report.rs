@@ -205,8 +205,18 @@ pub struct SweepReport {
     pub objects_waiting: u64,
     /// Table files that are superseded but still within the history.
     pub files_waiting: u64,
-    /// Pins found; while there is one, no table file and no log entry is deleted.
+    /// Table files past the history that only pins keep.
+    pub files_pinned: u64,
+    /// Their bytes, as the log says.
+    pub files_pinned_bytes: u64,
+    /// Log entries and checkpoints past the history that only pins keep.
+    pub entries_pinned: u64,
+    /// Ledger objects past the history that only pins keep.
+    pub ledger_pinned: u64,
+    /// Pins that keep their version.
     pub pins: u64,
+    /// Pins deleted: dropped long enough ago, or never acknowledged.
+    pub pins_deleted: u64,
     /// Whether the deadline stopped the run before the work was done.
     pub stopped: bool,
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use common::{ALL, DAY0, MINUTE, World, hour, sample};
 use stele_compact::{Error, Options, reader};
 use stele_format::batch;
-use stele_model::Clock;
 use stele_model::time::{DAY_US, HOUR_US, SECOND_US};
+use stele_model::{Clock, ErrorKind};
 use stele_table::FileKind;
 
 /// The keys below a part of the tenant, without the part.
@@ -104,7 +104,7 @@ async fn superseded_files_go_after_the_history_and_live_ones_stay() {
 }
 
 #[tokio::test]
-async fn a_pin_keeps_every_file_and_entry() {
+async fn what_cannot_be_read_as_a_pin_stops_every_deletion() {
     let mut world = World::new();
     let compactor = world.compactor(1);
     for n in 0..30 {
@@ -114,21 +114,53 @@ async fn a_pin_keeps_every_file_and_entry() {
         compactor.absorb(&ALL).await.unwrap();
     }
     compactor.settle(&ALL, &|_| ()).await.unwrap();
-    world
-        .store
-        .put_new("pins/noon.json", Bytes::from_static(b"{}"))
-        .await
-        .unwrap();
     world.clock.advance(3 * DAY_US);
-    let (files, log) = (data_files(&world), keys(&world, "table/_delta_log"));
-    let report = compactor.sweep(&ALL).await.unwrap();
-    assert_eq!(
-        (report.pins, report.files_deleted, report.entries_deleted),
-        (1, 0, 0)
+    for key in ["pins/noon.json", "pins/Noon.json", "pins/deep/noon.json"] {
+        let put = world.store.put_new(key, Bytes::from_static(b"{}")).await;
+        put.unwrap();
+        let before = world.memory.keys("");
+        let error = compactor.sweep(&ALL).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{key}: {error}");
+        let is_gone = |key: &object_store::path::Path| world.memory.bytes(key).is_none();
+        assert!(!before.iter().any(is_gone), "{key}");
+        world.memory.lose(&world.store.path(key));
+    }
+    assert!(compactor.sweep(&ALL).await.unwrap().files_deleted > 0);
+}
+
+/// The commit that supersedes a file can land long after the time that it says.
+#[tokio::test]
+async fn the_history_of_a_file_begins_when_its_removal_landed() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    for n in 0..4 {
+        world
+            .accept(sample("cpu", DAY0 + 9 * HOUR_US + n, 1.0))
+            .await;
+        compactor.absorb(&ALL).await.unwrap();
+    }
+    let before = world.view().await;
+    // A seal as of now, stored a day later.
+    let clock = stele_testkit::ManualClock::new(world.clock.now_us());
+    world.clock.advance(DAY_US);
+    let late = stele_compact::Compactor::new(
+        world.store.clone(),
+        std::sync::Arc::new(world.log(DAY_US)),
+        Options::default(),
+        std::sync::Arc::new(clock),
+        std::sync::Arc::new(stele_testkit::SeededIds::new(5)),
     );
-    assert_eq!(data_files(&world), files);
-    let after = keys(&world, "table/_delta_log");
-    assert!(log.iter().all(|key| after.contains(key)));
+    late.seal(&ALL, true).await.unwrap();
+    assert!(!world.state().await.removed.is_empty());
+    world.clock.advance(MINUTE);
+    // By their own time, the sealed files were superseded a day ago; by the store's, just now.
+    compactor.sweep(&ALL).await.unwrap();
+    for file in before.state.files.values() {
+        let key = stele_store::keys::data_file(&file.path);
+        assert!(world.store.get_opt(&key).await.unwrap().is_some(), "{key}");
+    }
+    world.clock.advance(DAY_US);
+    assert!(compactor.sweep(&ALL).await.unwrap().files_deleted > 0);
 }
 
 #[tokio::test]

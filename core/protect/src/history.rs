@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stele_model::{Digest, RowsHash, chain};
 use stele_store::{TenantStore, keys};
-use stele_table::{Error, Ledger, LedgerRow, LogEntry, TableLog, TableState};
+use stele_table::{Error, Ledger, LedgerRow, LogEntry, LogIndex, TableLog, TableState};
 
 use crate::report::{Check, Progress, Stage, VerifyReport};
 use crate::text::object_of;
@@ -13,7 +13,7 @@ use crate::verify::Tell;
 /// Rows and hash of sample files by path, as entries added them.
 type Samples = BTreeMap<String, (u64, RowsHash)>;
 
-/// Every entry still in the log, in order and without a gap; and every head.
+/// Every entry since the last sweep, in order and without a gap; and every head.
 pub(crate) async fn check_entries(
     store: &TenantStore,
     log: &TableLog,
@@ -25,14 +25,9 @@ pub(crate) async fn check_entries(
         Ok(listed) => listed,
         Err(error) => return report.find(Check::Conservation, keys::LOG, chain(&error)),
     };
-    let entries = listed
-        .iter()
-        .filter_map(|object| Some((keys::log_entry_version(&object.key)?, object.modified_us)));
-    let entries: BTreeMap<u64, i64> = entries.collect();
-    let ghosts = ghosts(&entries);
-    report.ghosts += ghosts;
-    let first = entries.keys().nth(ghosts as usize).copied();
-    let Some(first) = first else {
+    let index = LogIndex::new(&listed, log.options().history_us);
+    report.ghosts += index.ghosts().count() as u64;
+    let Some(first) = first_to_check(&index, log.now_us()) else {
         return report.find(Check::Conservation, keys::LOG, "holds no entry");
     };
     let mut samples = Samples::new();
@@ -59,18 +54,23 @@ pub(crate) async fn check_entries(
     check_heads(store, log, first, state.version, report).await;
 }
 
-/// How many of the first entries are ghosts: re-created, below a gap, by a writer that slept
-/// through the sweep of that version. They are younger than the entry above the gap; no reader
-/// follows them, and sweep deletes them again. An older one means that the gap is a loss.
-fn ghosts(entries: &BTreeMap<u64, i64>) -> u64 {
-    let mut ghosts = 0;
-    let pairs = entries.iter().zip(entries.iter().skip(1)).enumerate();
-    for (at, ((version, modified_us), (next, next_us))) in pairs {
-        if version + 1 < *next && modified_us > next_us {
-            ghosts = at as u64 + 1;
+/// The first version from which on every entry must be there. Sweep leaves gaps before the newest
+/// checkpoint that is older than the history: below one, there is what pins keep, which is
+/// checked with them, and what they kept until they were dropped. Any other gap is a loss. Ghosts,
+/// which a writer re-created that slept through the sweep of their version, are read by nobody.
+fn first_to_check(index: &LogIndex, now_us: i64) -> Option<u64> {
+    let old = index.at(now_us.saturating_sub(index.history_us()));
+    let swept_below = old.and_then(|old| index.bases(old).first().copied());
+    let mut entries = index.entries().rev().map(|(version, _)| version);
+    let mut first = entries.next()?;
+    for version in entries {
+        let is_gap = version + 1 < first;
+        if is_gap && swept_below.is_some_and(|below| first <= below) {
+            break;
         }
+        first = version;
     }
-    ghosts
+    Some(first)
 }
 
 /// The newest checkpoint must load: without it a table whose old entries are swept does not. The

@@ -1,20 +1,29 @@
 //! Protection of stored data: [`verify`], the proof that a tenant's objects hold what its log
-//! says, and [`find_batch`], what became of one acknowledged batch.
+//! says; [`find_batch`], what became of one acknowledged batch; and snapshots, which sweep keeps.
 //!
-//! Both change nothing. Verify never stops at the first thing wrong: each is a [`Finding`] that
-//! names the object. Snapshots, replication and restore are not here yet.
+//! Verify changes nothing and never stops at the first thing wrong: each is a [`Finding`] that
+//! names the object. Nothing here deletes what a table or a snapshot needs: only sweep deletes.
+//! Replication is not here yet.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod data;
 mod history;
+mod ladder;
+mod pinned;
 mod receipt;
 mod report;
+mod restore;
 mod routes;
+mod snapshot;
 mod text;
 mod verify;
 
+pub use ladder::{Existing, Ladder, LadderPlan, name_of};
+pub use pinned::verify_snapshot;
 pub use receipt::{BatchState, ReceiptError, find_batch};
 pub use report::{Check, Finding, Progress, Stage, VerifyReport};
+pub use restore::{CopyProgress, RestoreError, RestorePlan, RestoreReport, restore, restore_plan};
 pub use routes::{Logs, receipts_router};
+pub use snapshot::{Listed, NewSnapshot, SnapshotError, create, drop_snapshot, list, undelete};
 pub use verify::{verify, verify_control};

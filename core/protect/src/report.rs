@@ -23,6 +23,8 @@ pub enum Check {
     Objects,
     /// Rollups are what their raw samples fold to, and cover what raw covers.
     Rollups,
+    /// Pinned versions load, hold what they held when they were pinned, and have all their files.
+    Snapshots,
 }
 
 impl fmt::Display for Check {
@@ -34,6 +36,7 @@ impl fmt::Display for Check {
             Self::Consumption => "consumption",
             Self::Objects => "objects",
             Self::Rollups => "rollups",
+            Self::Snapshots => "snapshots",
         })
     }
 }
@@ -82,6 +85,15 @@ pub struct VerifyReport {
     /// recompute them from.
     #[serde(default)]
     pub frozen_days: u64,
+    /// Snapshots checked.
+    #[serde(default)]
+    pub snapshots: u64,
+    /// Data files read whole that only snapshots keep.
+    #[serde(default)]
+    pub snapshot_files: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub snapshot_files_bytes: u64,
     /// What is wrong, in the order found; at most 1,000.
     pub findings: Vec<Finding>,
     /// How many things are wrong.
@@ -122,6 +134,8 @@ pub enum Stage {
     Files,
     /// L0 objects.
     Objects,
+    /// Snapshots.
+    Snapshots,
 }
 
 /// How far a verify has come.

@@ -10,6 +10,7 @@ use stele_table::{TableLog, TableState};
 
 use crate::data;
 use crate::history;
+use crate::pinned;
 use crate::report::{Check, Finding, Progress, Stage, VerifyReport};
 use crate::text::object_of;
 
@@ -33,7 +34,9 @@ const TOKENS: &str = "tokens";
 ///   settings and markers are as they were written;
 /// - the rollups of every sealed window are, bit for bit, what its raw samples fold to, while it
 ///   has them: a day whose raw samples have expired is counted, and no period that has expired
-///   holds a file.
+///   holds a file;
+/// - every pinned version loads by the log, holds what was recorded when it was pinned, and each of
+///   its files and ledger objects holds the bytes and rows it should.
 ///
 /// Holds one day's files and one month's 60 min files in memory. Compaction may run meanwhile: a
 /// file superseded since is kept for the history.
@@ -52,6 +55,7 @@ pub async fn verify(
         history::check_ledger(log, state, &mut report).await;
         data::check_files(store, state, &mut report, progress).await;
     }
+    pinned::check_pins(log, state.as_deref(), &mut report, progress).await;
     for prefix in [keys::CONTROL, keys::IDEM] {
         check_sealed(store, prefix, &mut report).await;
     }

@@ -10,6 +10,8 @@ pub const LOG: &str = "table/_delta_log";
 pub const HEADS: &str = "table/heads";
 /// What each commit consumed.
 pub const LEDGER: &str = "ledger";
+/// Snapshots.
+pub const PINS: &str = "pins";
 /// Markers of idempotency keys.
 pub const IDEM: &str = "idem";
 /// Switches and probes.
@@ -43,6 +45,24 @@ pub fn checkpoint_version(key: &str) -> Option<u64> {
     let name = key.strip_prefix(LOG)?.strip_prefix('/')?;
     let version = name.strip_suffix(".checkpoint.parquet")?.parse().ok()?;
     (checkpoint(version) == key).then_some(version)
+}
+
+/// The hint at the newest checkpoint.
+#[must_use]
+pub fn last_checkpoint() -> String {
+    format!("{LOG}/_last_checkpoint")
+}
+
+/// The snapshot called `name`.
+#[must_use]
+pub fn pin(name: &str) -> String {
+    format!("{PINS}/{name}.json")
+}
+
+/// The mark that the snapshot called `name` is dropped.
+#[must_use]
+pub fn pin_mark(name: &str) -> String {
+    format!("{PINS}/{name}.dropped.json")
 }
 
 /// The head of version `v` (at most `i64::MAX`); a newer version has a smaller name.
@@ -86,7 +106,9 @@ mod tests {
         assert_eq!(log_entry_version(&log_entry(41)), Some(41));
         assert_eq!(log_entry_version("table/_delta_log/41.json"), None);
         assert_eq!(checkpoint_version(&checkpoint(40)), Some(40));
-        assert_eq!(checkpoint_version(&log_entry(7)), None);
+        for other in [log_entry(7), last_checkpoint()] {
+            assert_eq!(checkpoint_version(&other), None, "{other}");
+        }
         assert_eq!(log_entry_version(&checkpoint(40)), None);
         let elsewhere = "l0/00000000000000000040.checkpoint.parquet";
         assert_eq!(checkpoint_version(elsewhere), None);

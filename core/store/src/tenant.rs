@@ -137,6 +137,14 @@ impl TenantStore {
         objects::found(self.get(key).await)
     }
 
+    /// The whole object and the store's time of it, or `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when the read failed.
+    pub async fn stored_opt(&self, key: &str) -> Result<Option<Stored>> {
+        objects::found(objects::get(&self.tier, &self.path(key), key).await)
+    }
+
     /// The bytes of `range`, which must lie within the object.
     ///
     /// # Errors

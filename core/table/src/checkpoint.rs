@@ -23,18 +23,12 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use stele_model::Digest;
-use stele_store::keys;
 
 use crate::action::{APP_ID, Add, Line, MANIFEST_KEY, MetaData, Protocol, Remove, Txn};
 use crate::codec;
 use crate::error::Damage;
 use crate::file::FileEntry;
 use crate::state::TableState;
-
-/// The key of the hint at the newest checkpoint.
-pub(crate) fn hint_key() -> String {
-    format!("{}/_last_checkpoint", keys::LOG)
-}
 
 /// What every Parquet file begins with.
 const MAGIC: &[u8] = b"PAR1";

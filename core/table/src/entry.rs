@@ -1,14 +1,13 @@
 //! One entry of the log: a commit as it is stored, and as it is read back.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stele_model::{Digest, RowsHash};
 
 use crate::action::{APP_ID, Add, Line, MANIFEST_KEY, MetaData, Protocol, Remove, Txn};
-use crate::codec;
+use crate::check::{self, sealed};
 use crate::commit::{Commit, CommitKind, Conservation};
 use crate::error::Damage;
 use crate::expired::Expired;
@@ -17,9 +16,6 @@ use crate::state::{LedgerObject, TableMeta, TableState};
 
 /// The layout of `commitInfo.stele`.
 const FORMAT: u32 = 1;
-/// What stands before [`Facts::check`] in an entry; no text in it can hold these bytes, because
-/// JSON escapes quotes.
-const CHECK: &[u8] = b"\"check\":\"";
 const ENGINE: &str = concat!("stele/", env!("CARGO_PKG_VERSION"));
 
 /// What a commit consumed, in sums; the ledger file has the rows.
@@ -154,30 +150,9 @@ impl LogEntry {
             found.take(serde_json::from_slice(line)?)?;
         }
         let entry = found.entry()?;
-        let expected = entry.facts.check;
-        match check_of(&mut bytes.to_vec()) {
-            Some((got, _)) if got == expected => Ok(entry),
-            Some((got, _)) => Err(Damage::Digest { got, expected }),
-            None => Err(Damage::value("check", "")),
-        }
+        check::verify(bytes, entry.facts.check)?;
+        Ok(entry)
     }
-}
-
-/// What the check of an entry should be, and where it stands; `bytes` has zeroes there afterwards.
-fn check_of(bytes: &mut [u8]) -> Option<(Digest, Range<usize>)> {
-    let before = bytes.windows(CHECK.len()).position(|at| at == CHECK)?;
-    let start = before + CHECK.len();
-    let place = start..start + 2 * size_of::<Digest>();
-    bytes.get_mut(place.clone())?.fill(b'0');
-    Some((codec::digest(bytes), place))
-}
-
-/// Puts the check into an entry.
-pub(crate) fn sealed(mut bytes: Vec<u8>) -> Bytes {
-    if let Some((check, place)) = check_of(&mut bytes) {
-        bytes[place].copy_from_slice(check.to_string().as_bytes());
-    }
-    bytes.into()
 }
 
 #[derive(Default)]

@@ -1,7 +1,8 @@
 //! What can go wrong with a table: the store, damaged stored bytes, a commit that must not be.
 
-use stele_model::{Digest, ErrorKind};
+use stele_model::{Digest, ErrorKind, time};
 
+use crate::pin::PinName;
 use crate::retention::Kept;
 
 /// The result of everything here.
@@ -75,6 +76,62 @@ pub enum Error {
         /// How long that would be kept.
         finer_kept: Kept,
     },
+    /// No name for a snapshot.
+    #[error("{name:?} is not 1 to 64 of a-z, 0-9, _ and -, as the name of a snapshot must be")]
+    PinName {
+        /// What was given, shortened.
+        name: String,
+    },
+    /// A note that is too long.
+    #[error("a note of {bytes} bytes is longer than {bytes_max}")]
+    PinNote {
+        /// Its length, bytes.
+        bytes: usize,
+        /// The greatest length, bytes.
+        bytes_max: usize,
+    },
+    /// Nothing was ever absorbed.
+    #[error("there is no table yet: nothing was ever absorbed")]
+    NoTable,
+    /// No snapshot has this name.
+    #[error("no snapshot {name}: {}", known(*count, nearest))]
+    NoSnapshot {
+        /// The name asked for.
+        name: PinName,
+        /// How many snapshots there are.
+        count: usize,
+        /// Some of their names, those most like it first.
+        nearest: Vec<PinName>,
+    },
+    /// A version that does not exist yet.
+    #[error("version {version} does not exist: the newest is {newest}")]
+    FutureVersion {
+        /// The version asked for.
+        version: u64,
+        /// The newest one.
+        newest: u64,
+    },
+    /// A version that is not kept any more.
+    #[error("version {version} has expired: swept; the oldest kept without a snapshot is {oldest}")]
+    Swept {
+        /// The version asked for.
+        version: u64,
+        /// The oldest version of the history.
+        oldest: u64,
+    },
+    /// A time of which no version is kept.
+    #[error(
+        "{} has expired: swept; the oldest version kept without a snapshot is {oldest} of {}",
+        time::rfc3339(*us), time::rfc3339(*oldest_us)
+    )]
+    SweptTime {
+        /// The time asked for, µs.
+        us: i64,
+        /// The oldest version of the history.
+        oldest: u64,
+        /// When that was committed, µs.
+        oldest_us: i64,
+    },
     /// Others kept winning the race for the next object of a chain.
     #[error("{key}: others kept changing it")]
     Contended {
@@ -91,7 +148,15 @@ impl Error {
             Self::Store(source) => source.kind(),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Refused { .. } => ErrorKind::Internal,
-            Self::RetentionDays { .. } | Self::RetentionOrder { .. } => ErrorKind::Malformed,
+            Self::RetentionDays { .. }
+            | Self::RetentionOrder { .. }
+            | Self::PinName { .. }
+            | Self::PinNote { .. } => ErrorKind::Malformed,
+            Self::NoTable
+            | Self::NoSnapshot { .. }
+            | Self::FutureVersion { .. }
+            | Self::Swept { .. }
+            | Self::SweptTime { .. } => ErrorKind::NotFound,
             Self::Unresolved { .. } | Self::Slow { .. } | Self::Contended { .. } => {
                 ErrorKind::Unavailable
             }
@@ -108,6 +173,16 @@ impl Error {
             operation: operation.to_owned(),
             refusal,
         }
+    }
+}
+
+/// The snapshots there are instead of one that is not.
+fn known(count: usize, nearest: &[PinName]) -> String {
+    let names: Vec<&str> = nearest.iter().map(PinName::as_str).collect();
+    match count {
+        0 => "there are none".to_owned(),
+        n if n == names.len() => format!("there are {}", names.join(", ")),
+        n => format!("of {n}, the nearest names are {}", names.join(", ")),
     }
 }
 

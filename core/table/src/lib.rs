@@ -17,7 +17,9 @@
 
 mod action;
 mod apply;
+mod as_of;
 mod chain;
+mod check;
 mod checkpoint;
 mod codec;
 mod commit;
@@ -26,18 +28,23 @@ mod error;
 mod expired;
 mod file;
 mod head;
+mod index;
 mod ledger;
 mod load;
 mod log;
 mod pause;
+mod pin;
+mod pins;
 #[doc(hidden)]
 pub mod raw;
+mod reach;
 mod retention;
 mod schema;
 mod state;
 mod view;
 mod write;
 
+pub use as_of::AsOf;
 pub use commit::{
     Commit, CommitKind, Conservation, ConsumedBatch, ConsumedObject, OperationId, Outcome,
 };
@@ -45,9 +52,13 @@ pub use entry::{Consumed, LogEntry};
 pub use error::{Damage, Error, Refusal, Result};
 pub use expired::Expired;
 pub use file::{FileEntry, FileKind};
+pub use index::{LogIndex, Verdict};
 pub use ledger::{Conflicts, Ledger, LedgerRow};
 pub use log::{Options, TableLog};
 pub use pause::{Paused, rollups_paused, set_rollups_paused};
+pub use pin::{Content, Mark, Pin, PinName, Sums, Why};
+pub use pins::{PinState, Pins, StoredMark, StoredPin};
+pub use reach::Reach;
 pub use retention::{Kept, Retention, RetentionInForce, retention, set_retention};
 pub use state::{
     LedgerObject, LedgerOperation, LedgerSegment, LedgerState, RemovedFile, Retired, TableMeta,

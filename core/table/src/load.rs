@@ -113,7 +113,7 @@ impl TableLog {
     /// The newest version by the log alone: `_last_checkpoint`, else any checkpoint that is
     /// still whole, else version 0. The LIST beside it shows gaps, which GETs alone cannot.
     pub(crate) async fn load_by_log(&self) -> Result<Option<Arc<TableState>>> {
-        let hint_key = checkpoint::hint_key();
+        let hint_key = keys::last_checkpoint();
         let (hint, listed) = join!(self.store.get_opt(&hint_key), self.store.list(keys::LOG));
         let (hint, listed) = (hint?, listed?);
         let Some((base, after)) = self.base(hint, &listed).await? else {

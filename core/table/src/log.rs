@@ -97,7 +97,9 @@ impl TableLog {
         self.memory().newest.clone()
     }
 
-    pub(crate) fn now_us(&self) -> i64 {
+    /// The time by its clock, µs.
+    #[must_use]
+    pub fn now_us(&self) -> i64 {
         self.clock.now_us()
     }
 
@@ -257,7 +259,7 @@ impl TableLog {
     /// # Errors
     /// The store's, and [`Error::Corrupt`] when there is none or it is damaged.
     pub async fn hinted_version(&self) -> Result<u64> {
-        let key = checkpoint::hint_key();
+        let key = keys::last_checkpoint();
         let hint = match self.store.get_opt(&key).await? {
             Some(bytes) => checkpoint::Hint::decode(&bytes),
             None => Err(Damage::Missing),

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use stele_model::WindowSet;
 
 use crate::apply::{Attached, apply};
+use crate::check::sealed;
 use crate::checkpoint;
 use crate::codec;
-use crate::entry::{LogEntry, sealed};
+use crate::entry::LogEntry;
 use crate::error::Damage;
 use crate::file::{FileEntry, windows_from_text, windows_to_text};
 use crate::head::{Manifest, decode_head, encode_head};

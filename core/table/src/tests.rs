@@ -8,9 +8,10 @@ use serde_json::Value;
 use stele_model::{Day, Digest, FileStats, L0Name, Resolution, RowsHash, Window};
 
 use crate::apply::{Attached, apply};
+use crate::check::sealed;
 use crate::codec;
 use crate::commit::{Commit, CommitKind, Conservation, ConsumedBatch, ConsumedObject, OperationId};
-use crate::entry::{LogEntry, encode, encode_create, sealed};
+use crate::entry::{LogEntry, encode, encode_create};
 use crate::error::Damage;
 use crate::file::{FileEntry, FileKind};
 use crate::head::{Manifest, decode_head, encode_head};

@@ -17,6 +17,7 @@ use crate::error::{Damage, Error, Refusal, Result};
 use crate::head::{Manifest, encode_head};
 use crate::ledger::{LedgerFile, OperationRows, SEGMENT_BATCHES_MAX, by_day};
 use crate::log::TableLog;
+use crate::reach::Reach;
 use crate::state::{LedgerObject, LedgerSegment, LedgerState, Retired, TableMeta, TableState};
 
 /// How often an entry is put, each time with the store's own retries, before its outcome is
@@ -272,6 +273,33 @@ impl TableLog {
         }
     }
 
+    /// Writes the shortcuts to a version that was copied here: the hint at its checkpoint and its
+    /// head.
+    ///
+    /// # Errors
+    /// The store's, and [`Error::Corrupt`] when they cannot be encoded.
+    pub async fn write_shortcuts(&self, reach: &Reach) -> Result<()> {
+        if reach.has_checkpoint {
+            let key = keys::last_checkpoint();
+            let encoded = checkpoint::encode(&reach.base);
+            let hint = encoded.map_err(|damage| Error::corrupt(&key, damage))?.hint;
+            self.write_hint(hint).await;
+        }
+        let key = keys::head(reach.state.version);
+        let head = encode_head(&reach.state).map_err(|damage| Error::corrupt(&key, damage))?;
+        self.store.put_new(&key, head).await?;
+        Ok(())
+    }
+
+    /// Writes the hint at the newest checkpoint, best effort.
+    async fn write_hint(&self, hint: Bytes) {
+        let path = self.store.path(&keys::last_checkpoint());
+        let put = self.store.tier().object_store();
+        if let Err(error) = put.put(&path, hint.into()).await {
+            tracing::warn!(%error, "cannot write _last_checkpoint");
+        }
+    }
+
     /// Merges the ledger and writes a checkpoint when it is time.
     async fn keep_house(&self, state: Arc<TableState>, commit: &Commit) -> Arc<TableState> {
         let since = (state.version + 1).saturating_sub(state.ledger.manifest_version);
@@ -399,11 +427,7 @@ impl TableLog {
         let key = keys::checkpoint(state.version);
         let encoded = checkpoint::encode(state).map_err(|d| Error::corrupt(&key, d))?;
         self.store.put_new(&key, encoded.bytes).await?;
-        let path = self.store.path(&checkpoint::hint_key());
-        let put = self.store.tier().object_store();
-        if let Err(error) = put.put(&path, encoded.hint.into()).await {
-            tracing::warn!(%error, "cannot write _last_checkpoint");
-        }
+        self.write_hint(encoded.hint).await;
         Ok(())
     }
 }

@@ -269,6 +269,7 @@ pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<Ex
                 stele_protect::Stage::History => "log, heads and ledger",
                 stele_protect::Stage::Files => "files and rollups",
                 stele_protect::Stage::Objects => "L0 objects",
+                stele_protect::Stage::Snapshots => "files of snapshots",
             });
             bar.set_length(progress.total);
             bar.set_position(progress.done);

@@ -29,6 +29,8 @@ pub enum KeyClass {
     Control,
     /// A marker of an idempotency key.
     Idem,
+    /// A snapshot, or the mark that it is dropped.
+    Pin,
     /// Anything else.
     Other,
 }
@@ -58,6 +60,8 @@ impl KeyClass {
             Self::Control
         } else if under("idem") {
             Self::Idem
+        } else if under("pins") {
+            Self::Pin
         } else {
             Self::Other
         }
@@ -375,6 +379,7 @@ mod tests {
             ("tenants/a/ledger/x", KeyClass::Ledger),
             ("control/clock", KeyClass::Control),
             ("tenants/a/idem/0123", KeyClass::Idem),
+            ("tenants/a/pins/noon.json", KeyClass::Pin),
             ("tier.json", KeyClass::Other),
         ] {
             assert_eq!(KeyClass::of(&Path::from(path)), class, "{path}");

@@ -11,6 +11,7 @@
 mod driver;
 mod keyed;
 mod observer;
+mod pinned;
 mod process;
 mod registry;
 mod traffic;
@@ -76,6 +77,10 @@ pub struct Tally {
     pub deleted: u64,
     /// Rows that expired.
     pub expired: u64,
+    /// Pins acknowledged.
+    pub pins: u64,
+    /// Acknowledged pins that were dropped and swept.
+    pub pins_swept: u64,
     /// Queries answered.
     pub queries: u64,
     /// Queries, jobs and ingests that ended in an error.
@@ -103,6 +108,8 @@ impl Tally {
         self.windows_resealed += other.windows_resealed;
         self.deleted += other.deleted;
         self.expired += other.expired;
+        self.pins += other.pins;
+        self.pins_swept += other.pins_swept;
         self.queries += other.queries;
         self.errors += other.errors;
         self.ghosts += other.ghosts;
@@ -117,7 +124,7 @@ impl fmt::Display for Tally {
             f,
             "{} requests, {} faults, {} crashes, {} acks ({} with a known key), \
              {} L0 objects ({} groups), {} versions, {} windows sealed ({} again), \
-             {} deleted, {} expired, {} queries, {} errors, {} ghost entries, {} checks, \
+             {} deleted, {} expired, {} pins ({} swept), {} queries, {} errors, {} ghost entries, {} checks, \
              {} samples",
             self.requests,
             self.faults,
@@ -131,6 +138,8 @@ impl fmt::Display for Tally {
             self.windows_resealed,
             self.deleted,
             self.expired,
+            self.pins,
+            self.pins_swept,
             self.queries,
             self.errors,
             self.ghosts,

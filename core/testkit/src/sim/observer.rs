@@ -62,6 +62,11 @@ impl Observer {
         }
     }
 
+    /// A process that no fault strikes.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// What of `samples` must be there for a reader of a version with `expired`.
     pub fn kept(&self, samples: &Samples, expired: &Expired) -> Samples {
         let now = self.expired_now().before(Resolution::Raw);
@@ -448,16 +453,19 @@ fn i6_only_superseded_objects_were_deleted(
 /// writer that slept for longer than the history can re-create an entry that sweep deleted: its
 /// commit does not count, no reader follows it (the other invariants would tell), and sweep
 /// deletes it. It must lie below the entries of the history, never among them. A key's marker may
-/// come again after its sweep: then the key begins anew.
+/// come again after its sweep: then the key begins anew; and so may the name of a snapshot.
 fn i7_no_key_has_two_contents(store: &MemoryStore, swept_below: u64) -> Checked {
     let is_below = |key: &object_store::path::Path| {
         let version = stele_store::keys::log_entry_version(relative(key.as_ref()));
         version.is_some_and(|version| version < swept_below)
     };
-    let is_marker = |key: &object_store::path::Path| relative(key.as_ref()).starts_with("idem/");
+    let is_free_again = |key: &object_store::path::Path| {
+        let key = relative(key.as_ref());
+        key.starts_with("idem/") || key.starts_with("pins/")
+    };
     let reused = store.reused_keys().into_iter();
     match reused
-        .filter(|key| !is_marker(key))
+        .filter(|key| !is_free_again(key))
         .find(|key| !is_below(key))
     {
         None => Ok(()),

@@ -8,8 +8,9 @@ use futures::future::LocalBoxFuture;
 use stele_compact::{Budget, Compactor, Options, reader};
 use stele_ingest::{IdempotencyKey, Ingestor, Prepared};
 use stele_model::{Clock, Digest, ErrorKind, L0Name, Resolution, Rows, TenantId, chain};
+use stele_protect::NewSnapshot;
 use stele_store::{TenantStore, Tier};
-use stele_table::{Expired, Retention, TableLog, View, set_rollups_paused};
+use stele_table::{Expired, Pin, PinName, Retention, TableLog, View, Why, set_rollups_paused};
 
 use crate::clock::{ManualClock, SeededIds};
 use crate::fault::FaultWorld;
@@ -92,6 +93,14 @@ pub(super) enum Job {
     Pause(bool),
 }
 
+/// What is asked about a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PinAsk {
+    Take,
+    Drop,
+    Undelete,
+}
+
 /// An error as a violation or the trace shows it.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -117,6 +126,12 @@ pub(super) enum Done {
         sealed: (u64, u64),
         deleted: u64,
         result: Result<String, Failed>,
+    },
+    Pinned {
+        ask: PinAsk,
+        name: String,
+        /// The pin that was acknowledged; of a drop or undelete, none.
+        result: Result<Option<Pin>, Failed>,
     },
     Query {
         began: usize,
@@ -273,6 +288,43 @@ pub(super) fn job(process: &Process, job: Job) -> Task {
             result,
         }
     })
+}
+
+/// Takes, drops or undeletes a snapshot.
+pub(super) fn pin_task(process: &Process, ask: PinAsk, name: &str) -> Task {
+    let (process, name) = (process.clone(), name.to_owned());
+    Box::pin(async move {
+        let result = ask_pin(&process, ask, &name).await;
+        let result = result.map_err(|error| Failed {
+            kind: error.kind(),
+            text: chain(&error),
+        });
+        Done::Pinned { ask, name, result }
+    })
+}
+
+async fn ask_pin(
+    process: &Process,
+    ask: PinAsk,
+    name: &str,
+) -> Result<Option<Pin>, stele_protect::SnapshotError> {
+    let (log, clock) = (&process.log, process.clock.as_ref());
+    let name: PinName = name.parse()?;
+    match ask {
+        PinAsk::Take => {
+            let new = NewSnapshot {
+                name,
+                why: Why::Manual,
+                note: String::new(),
+            };
+            stele_protect::create(log, &new, clock).await.map(Some)
+        }
+        PinAsk::Drop => {
+            let dropped = stele_protect::drop_snapshot(log, &name, clock).await;
+            dropped.map(|_| None)
+        }
+        PinAsk::Undelete => stele_protect::undelete(log, &name).await.map(|()| None),
+    }
 }
 
 pub(super) fn query(process: &Process, began: usize, resolution: Resolution) -> Task {

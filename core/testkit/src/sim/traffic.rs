@@ -3,7 +3,9 @@
 use crate::fault::{KeyClass, Operation, Traffic};
 
 /// Every process.
-pub(super) const ACTORS: [&str; 7] = ["in-0", "in-1", "c-0", "c-1", "c-2", "q-0", "q-1"];
+pub(super) const ACTORS: [&str; 9] = [
+    "in-0", "in-1", "c-0", "c-1", "c-2", "p-0", "p-1", "q-0", "q-1",
+];
 const INGEST: &[(KeyClass, Operation, usize)] = &[
     (KeyClass::L0, Operation::Put, 20),
     (KeyClass::L0, Operation::Get, 6),
@@ -37,6 +39,22 @@ const COMPACT: &[(KeyClass, Operation, usize)] = &[
     (KeyClass::Control, Operation::Head, 5),
     (KeyClass::Idem, Operation::List, 5),
     (KeyClass::Idem, Operation::Delete, 2),
+    (KeyClass::Pin, Operation::List, 6),
+    (KeyClass::Pin, Operation::Get, 20),
+    (KeyClass::Pin, Operation::Put, 1),
+    (KeyClass::Pin, Operation::Delete, 4),
+];
+const PINS: &[(KeyClass, Operation, usize)] = &[
+    (KeyClass::Pin, Operation::Put, 12),
+    (KeyClass::Pin, Operation::Get, 30),
+    (KeyClass::Pin, Operation::List, 2),
+    (KeyClass::Pin, Operation::Delete, 3),
+    (KeyClass::Log, Operation::Get, 20),
+    (KeyClass::Log, Operation::List, 6),
+    (KeyClass::Head, Operation::List, 6),
+    (KeyClass::Head, Operation::Get, 6),
+    (KeyClass::Control, Operation::Put, 4),
+    (KeyClass::Control, Operation::Head, 4),
 ];
 const QUERY: &[(KeyClass, Operation, usize)] = &[
     (KeyClass::L0, Operation::List, 6),
@@ -52,7 +70,7 @@ const fn traffic(actor: &'static str, sends: &'static [(KeyClass, Operation, usi
     Traffic { actor, sends }
 }
 /// Compactors send most, so they are drawn more often.
-pub(super) const TRAFFIC: [Traffic; 9] = [
+pub(super) const TRAFFIC: [Traffic; 11] = [
     traffic("in-0", INGEST),
     traffic("in-1", INGEST),
     traffic("c-0", COMPACT),
@@ -60,6 +78,8 @@ pub(super) const TRAFFIC: [Traffic; 9] = [
     traffic("c-2", COMPACT),
     traffic("c-0", COMPACT),
     traffic("c-1", COMPACT),
+    traffic("p-0", PINS),
+    traffic("p-1", PINS),
     traffic("q-0", QUERY),
     traffic("q-1", QUERY),
 ];

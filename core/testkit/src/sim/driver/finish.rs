@@ -1,0 +1,143 @@
+//! What a finished task came to, and whether it may have.
+
+use stele_model::{Clock, Digest, ErrorKind};
+
+use super::Driver;
+use crate::fault::Fault;
+use crate::sim::Violation;
+use crate::sim::observer::{i1_durable_ack, i2_a_query_is_complete, i9_rollup_truth};
+use crate::sim::process::{Done, Failed, PinAsk};
+
+impl Driver {
+    pub(super) fn finished(
+        &mut self,
+        actor: &str,
+        name: &str,
+        done: Done,
+    ) -> Result<(), Violation> {
+        // What landed in this very step counts.
+        self.track()?;
+        let failed = match done {
+            Done::Ingest { batches, receipt } => match receipt {
+                Ok(object) => {
+                    self.note(format!("{actor}: acknowledges {object}"));
+                    self.tally.acks += 1;
+                    let of = batches.iter().flat_map(|o| self.registry.batches_of(o));
+                    let of: Vec<Digest> = of.copied().collect();
+                    i1_durable_ack(&self.registry, &of)?;
+                    None
+                }
+                Err(failed) => Some(failed),
+            },
+            Done::Keyed { key, receipt } => self.attempted(actor, key, receipt)?,
+            Done::Pinned { ask, name, result } => match result {
+                Ok(pin) => {
+                    self.note(format!("{actor}: {ask:?} of pin {name} is done"));
+                    self.tally.pins += u64::from(ask == PinAsk::Take);
+                    self.pinned.acknowledged(ask, name, pin);
+                    None
+                }
+                // A name that is taken, or nothing to undelete.
+                Err(failed) if failed.kind == ErrorKind::Conflict => {
+                    self.note(format!("{actor}: {ask:?} of pin {name}: {}", failed.text));
+                    None
+                }
+                Err(failed) => Some(failed),
+            },
+            Done::Job {
+                job,
+                sealed,
+                deleted,
+                result,
+            } => {
+                self.tally.windows_sealed += sealed.0;
+                self.tally.windows_resealed += sealed.1;
+                self.tally.deleted += deleted;
+                if let Ok(text) = &result {
+                    self.note(format!("{actor}: {job:?} is done: {text}"));
+                }
+                result.err()
+            }
+            Done::Query {
+                began,
+                resolution,
+                answer,
+            } => match answer {
+                Ok(answer) => {
+                    self.tally.queries += 1;
+                    self.note(format!("{actor}: answers {} samples", answer.samples.len()));
+                    let least = self.registry.expected_at(began);
+                    let least = self.observer.kept(&least, &answer.expired);
+                    let most = self.registry.expected_at(self.registry.moment());
+                    i2_a_query_is_complete(&least, &most, &answer.samples)?;
+                    let frozen = self.observer.frozen(resolution, &answer.expired);
+                    i9_rollup_truth(&answer.samples, &frozen, &answer.rollups, resolution)?;
+                    None
+                }
+                Err(failed) => Some(failed),
+            },
+        };
+        match failed {
+            None => Ok(()),
+            Some(failed) => self.failed(actor, name, &failed),
+        }
+    }
+
+    /// An attempt with a key came to its end.
+    pub(super) fn attempted(
+        &mut self,
+        actor: &str,
+        key: usize,
+        receipt: Result<Digest, Failed>,
+    ) -> Result<Option<Failed>, Violation> {
+        let age_us_max = self.settings.ingest.key_age_us_max;
+        match receipt {
+            Ok(batch) => {
+                self.note(format!("{actor}: acknowledges {batch} with key {key}"));
+                self.tally.acks += 1;
+                self.tally.retries += u64::from(self.keys.acked(key));
+                i1_durable_ack(&self.registry, &[batch])?;
+                Ok(None)
+            }
+            Err(failed) if failed.kind == ErrorKind::Conflict => {
+                self.note(format!("{actor}: key {key} is old"));
+                match self.keys.may_be_old(key, self.clock.now_us(), age_us_max) {
+                    true => Ok(None),
+                    false => Err(Violation::new("no defect of ours", failed.text)),
+                }
+            }
+            Err(failed) => Ok(Some(failed)),
+        }
+    }
+
+    /// I13: a fault may become an error, but only of a kind that says what it is; and nobody may
+    /// find anything corrupt whose bytes were not damaged on the way.
+    pub(super) fn failed(
+        &mut self,
+        actor: &str,
+        name: &str,
+        failed: &Failed,
+    ) -> Result<(), Violation> {
+        self.tally.errors += 1;
+        self.note(format!(
+            "{actor}: {name} fails ({}): {}",
+            failed.kind, failed.text
+        ));
+        let damaged = self.world.fired().iter().any(|fired| {
+            fired.key.actor == actor && matches!(fired.fault, Fault::BitFlip | Fault::Missing)
+        });
+        let fine = match failed.kind {
+            ErrorKind::Unavailable | ErrorKind::NotFound => true,
+            ErrorKind::Corrupt => damaged,
+            _ => false,
+        };
+        if fine {
+            return Ok(());
+        }
+        let what = format!(
+            "{actor}'s {name} failed as {}: {}",
+            failed.kind, failed.text
+        );
+        Err(Violation::new("no defect of ours", what))
+    }
+}

@@ -1,0 +1,157 @@
+//! I10: what was acknowledged as pinned is kept, loads, and is what it was.
+
+use std::collections::BTreeMap;
+
+use stele_model::chain;
+use stele_store::keys;
+use stele_table::Pin;
+
+use super::Violation;
+use super::process::{PinAsk, Process};
+use crate::fault::relative;
+use crate::memory::{MemoryStore, Mutation};
+
+const NAME: &str = "I10 pin stability";
+
+/// One acknowledged pin.
+struct Held {
+    pin: Pin,
+    /// Every key it needs, and its size where the log knows it; empty until it was loaded.
+    keys: BTreeMap<String, Option<u64>>,
+    /// Since when it is marked as dropped, µs by the store's clock.
+    dropped_us: Option<i64>,
+}
+
+/// All acknowledged pins by name.
+pub(super) struct Pinned {
+    held: BTreeMap<String, Held>,
+    /// Marks that are there, and since when.
+    marks: BTreeMap<String, i64>,
+    history_us: i64,
+    has_new: bool,
+}
+
+impl Pinned {
+    pub fn new(history_us: i64) -> Self {
+        Self {
+            held: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            history_us,
+            has_new: false,
+        }
+    }
+
+    /// Whether a pin was acknowledged since the last check.
+    pub fn has_new(&self) -> bool {
+        self.has_new
+    }
+
+    /// A request about a pin was answered with success.
+    pub fn acknowledged(&mut self, ask: PinAsk, name: String, pin: Option<Pin>) {
+        match (ask, pin) {
+            (PinAsk::Take, Some(pin)) => {
+                let dropped_us = self.marks.get(&name).copied();
+                let known = self.held.get(&name).is_some_and(|held| held.pin == pin);
+                if !known {
+                    let keys = BTreeMap::new();
+                    let held = Held {
+                        pin,
+                        keys,
+                        dropped_us,
+                    };
+                    self.held.insert(name, held);
+                    self.has_new = true;
+                }
+            }
+            (PinAsk::Undelete, _) => {
+                let mark = self.marks.get(&name).copied();
+                if let Some(held) = self.held.get_mut(&name) {
+                    held.dropped_us = mark;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Follows one change of the store; answers how many pins went for good.
+    pub fn follow(&mut self, mutation: &Mutation, now_us: i64) -> Result<u64, Violation> {
+        let marked = |key: &str| {
+            let name = key.strip_prefix("pins/")?.strip_suffix(".dropped.json")?;
+            Some(name.to_owned())
+        };
+        match mutation {
+            Mutation::Put(path) => {
+                if let Some(name) = marked(relative(path.as_ref())) {
+                    if let Some(held) = self.held.get_mut(&name) {
+                        held.dropped_us.get_or_insert(now_us);
+                    }
+                    self.marks.insert(name, now_us);
+                }
+                Ok(0)
+            }
+            Mutation::Deleted(path) => {
+                let key = relative(path.as_ref());
+                if let Some(name) = marked(key) {
+                    self.marks.remove(&name);
+                }
+                self.deleted(key, now_us)
+            }
+        }
+    }
+
+    fn deleted(&mut self, key: &str, now_us: i64) -> Result<u64, Violation> {
+        let mut gone = Vec::new();
+        for (name, held) in &self.held {
+            let is_pin = held.pin.name.key() == key;
+            if !is_pin && !held.keys.contains_key(key) {
+                continue;
+            }
+            let is_over = held
+                .dropped_us
+                .is_some_and(|since| since + self.history_us <= now_us);
+            if !is_over {
+                let dropped = held.dropped_us.map(|since| (now_us - since) / 1_000_000);
+                let what = format!("{key} of pin {name} was deleted (dropped since {dropped:?} s)");
+                return Err(Violation::new(NAME, what));
+            }
+            if is_pin {
+                gone.push(name.clone());
+            }
+        }
+        for name in &gone {
+            self.held.remove(name);
+        }
+        Ok(gone.len() as u64)
+    }
+
+    /// Loads every pin that is not dropped and compares it with what was recorded.
+    pub async fn check(&mut self, store: &MemoryStore, process: &Process) -> Result<(), Violation> {
+        self.has_new = false;
+        let broken = |name: &str, what: String| Violation::new(NAME, format!("pin {name}: {what}"));
+        let index = process.log.index().await;
+        let index = index.map_err(|error| broken("", chain(&error)))?;
+        for (name, held) in &mut self.held {
+            if held.dropped_us.is_some() {
+                continue;
+            }
+            let reach = process.log.reach(&index, held.pin.version).await;
+            let reach = reach.map_err(|error| broken(name, chain(&error)))?;
+            let same = held.pin.check(&reach.state);
+            same.map_err(|damage| broken(name, chain(&damage)))?;
+            let files = reach.state.files.values();
+            let files = files.map(|f| (keys::data_file(&f.path), Some(f.stats.size_bytes)));
+            let ledger = reach.ledger.values();
+            let ledger = ledger.map(|object| (object.key.clone(), Some(object.size_bytes)));
+            let log = reach.log_keys().into_iter().map(|key| (key, None));
+            held.keys = files.chain(ledger).chain(log).collect();
+            for (key, size_bytes) in &held.keys {
+                let bytes = store.bytes(&process.store.path(key));
+                let found = bytes.map(|bytes| bytes.len() as u64);
+                if found.is_none() || size_bytes.is_some() && found != *size_bytes {
+                    return Err(broken(name, format!("{key} is missing or short")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
