@@ -4,7 +4,7 @@
 //! Nothing here deletes a pin: sweep does, when it was dropped long enough ago. Whether a pin was
 //! acknowledged is decided by the store's times alone, and comes out the same whoever asks.
 
-use stele_model::{Clock, ErrorKind, time};
+use stele_model::{Clock, Digest, ErrorKind, time};
 use stele_store::Put;
 use stele_table::{Damage, Mark, Pin, PinName, PinState, Pins, StoredPin, TableLog, Verdict, Why};
 
@@ -174,7 +174,7 @@ async fn refuse_marked(log: &TableLog, name: &PinName) -> Result<()> {
 async fn put_mark(
     log: &TableLog,
     name: &PinName,
-    pin: stele_model::Digest,
+    pin: Digest,
     withdrawn: bool,
     clock: &dyn Clock,
 ) -> Result<()> {
@@ -265,6 +265,8 @@ pub struct Listed {
     pub state: PinState,
     /// What it says; a damaged one says what is wrong with it.
     pub pin: Result<Pin, Damage>,
+    /// The digest of its bytes.
+    pub digest: Digest,
     /// When the store says it was written, µs.
     pub stored_us: i64,
 }
@@ -280,6 +282,7 @@ pub async fn list(log: &TableLog) -> Result<Vec<Listed>> {
         state: stored.state(history_us),
         name: stored.name,
         pin: stored.pin,
+        digest: stored.digest,
         stored_us: stored.stored_us,
     });
     Ok(listed.collect())

@@ -22,7 +22,7 @@ use datafusion::physical_plan::execute_stream;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{ObjectName, Visit, Visitor};
 use stele_model::Clock;
-use stele_table::{Ledger, TableLog, View};
+use stele_table::{AsOf, Ledger, TableLog, View};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -123,6 +123,20 @@ impl QueryEngine {
     /// When the text is not allowed or invalid, when a limit is passed, when the store or the
     /// table cannot be read.
     pub async fn query(&self, log: &Arc<TableLog>, sql: &str) -> Result<QueryStream> {
+        self.query_as_of(log, sql, None).await
+    }
+
+    /// Like [`QueryEngine::query`], over the table as it was; `None` for as it is now. What had
+    /// not been absorbed then is not in it.
+    ///
+    /// # Errors
+    /// As there, and those of [`TableLog::as_of`].
+    pub async fn query_as_of(
+        &self,
+        log: &Arc<TableLog>,
+        sql: &str,
+        as_of: Option<&AsOf>,
+    ) -> Result<QueryStream> {
         let config = &self.inner.config;
         let bounds = Bounds {
             rows_max: config.rows_max,
@@ -132,10 +146,12 @@ impl QueryEngine {
             deadline_secs: config.deadline.as_secs(),
         };
         let (inner, log, sql) = (Arc::clone(&self.inner), Arc::clone(log), sql.to_owned());
+        let as_of = as_of.cloned();
         let run = async move {
             let turn = Arc::clone(&inner.turns).acquire_owned().await;
             let turn = Arc::new(turn.expect("the semaphore is never closed"));
-            inner.run(&log, &sql, bounds, turn).await
+            let table = Table { log: &log, as_of };
+            inner.run(&table, &sql, bounds, turn).await
         };
         let runtime = self.runtime.as_ref().expect("taken out only on drop");
         let task = Stop(runtime.spawn(run));
@@ -167,18 +183,38 @@ impl<T> Drop for Stop<T> {
     }
 }
 
+/// What a query reads.
+struct Table<'a> {
+    log: &'a TableLog,
+    /// `None` for the newest version and what is not absorbed.
+    as_of: Option<AsOf>,
+}
+
+impl Table<'_> {
+    async fn view(&self) -> Result<Arc<View>> {
+        let view = match &self.as_of {
+            None => View::read_cached(self.log).await?,
+            Some(as_of) => View {
+                state: self.log.as_of(as_of).await.map_err(Error::as_of)?,
+                l0: Vec::new(),
+            },
+        };
+        Ok(Arc::new(view))
+    }
+}
+
 impl Inner {
     async fn run(
         &self,
-        log: &TableLog,
+        table: &Table<'_>,
         sql: &str,
         bounds: Bounds,
         turn: Turn,
     ) -> Result<QueryStream> {
         let batch = match guard::check(sql, self.config.sql_bytes_max)? {
-            Checked::Query(statement) => return self.read(log, &statement, bounds, turn).await,
+            Checked::Query(statement) => return self.read(table, &statement, bounds, turn).await,
             Checked::ShowTables => tables::show_tables(),
-            Checked::Describe(name) => self.describe(log, &name)?,
+            Checked::Describe(name) => self.describe(table.log, &name)?,
         };
         let batch = batch.map_err(|e| self.sort(e))?;
         Ok(QueryStream::of(batch, bounds, turn))
@@ -223,15 +259,14 @@ impl Inner {
     /// Starts over with a new view while files are gone and nothing was given out.
     async fn read(
         &self,
-        log: &TableLog,
+        table: &Table<'_>,
         statement: &Statement,
         bounds: Bounds,
         turn: Turn,
     ) -> Result<QueryStream> {
         for attempt in 1..=ATTEMPTS {
-            let view = Arc::new(View::read_cached(log).await?);
-            let scope = self.scope(log, view);
-            let answer = match self.execute(log, &scope, statement).await {
+            let scope = self.scope(table.log, table.view().await?);
+            let answer = match self.execute(table.log, &scope, statement).await {
                 Ok(stream) => QueryStream::start(stream, bounds, Arc::clone(&turn)).await,
                 Err(error) => Err(error),
             };

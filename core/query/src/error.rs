@@ -114,6 +114,9 @@ pub enum Error {
     /// The table's log or ledger cannot be read.
     #[error("the table cannot be read")]
     Table(#[from] stele_table::Error),
+    /// The table cannot be read as it was: the message is for the sender.
+    #[error(transparent)]
+    AsOf(stele_table::Error),
     /// Stored rows cannot be decoded.
     #[error("stored rows cannot be decoded")]
     Format(#[from] stele_format::Error),
@@ -132,6 +135,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why an old version cannot be read: in the table's words where they are about the version.
+    pub(crate) fn as_of(error: stele_table::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Malformed | ErrorKind::NotFound => Self::AsOf(error),
+            _ => Self::Table(error),
+        }
+    }
+
     /// The kind, which alone decides the HTTP status.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -150,7 +161,7 @@ impl Error {
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Internal(_) | Self::OtherTenant => ErrorKind::Internal,
             Self::Store(e) => e.kind(),
-            Self::Table(e) => e.kind(),
+            Self::Table(e) | Self::AsOf(e) => e.kind(),
             Self::Format(e) => e.kind(),
             Self::Merge(e) => e.kind(),
         }

@@ -1,4 +1,4 @@
-//! `POST /sql` (the body is the SQL text) and `GET /sql?q=`.
+//! `POST /sql` (the body is the SQL text) and `GET /sql?q=`, with `format=` and `as_of=`.
 //!
 //! Errors are `{"error":{"kind","message"}}` with the status of their kind, as long as no byte of
 //! the answer was sent. After that a failure breaks the connection: the body's stream yields an
@@ -16,7 +16,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use stele_model::{ErrorKind, TenantId, chain};
-use stele_table::TableLog;
+use stele_table::{AsOf, TableLog};
 
 use crate::engine::QueryEngine;
 use crate::error::{Error, Result};
@@ -65,6 +65,7 @@ pub fn router(state: QueryState) -> Router {
 struct Parameters {
     q: Option<String>,
     format: Option<String>,
+    as_of: Option<String>,
 }
 
 async fn by_query(
@@ -73,8 +74,8 @@ async fn by_query(
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
 ) -> Response {
-    let sql = parameters.q.unwrap_or_default();
-    answer(&state, tenant, &sql, parameters.format.as_deref(), &headers).await
+    let sql = parameters.q.as_deref().unwrap_or_default();
+    answer(&state, tenant, sql, &parameters, &headers).await
 }
 
 async fn by_body(
@@ -97,7 +98,7 @@ async fn by_body(
         Err(_) => return error_response(&Error::NotText),
     };
     match std::str::from_utf8(&body) {
-        Ok(sql) => answer(&state, tenant, sql, parameters.format.as_deref(), &headers).await,
+        Ok(sql) => answer(&state, tenant, sql, &parameters, &headers).await,
         Err(_) => error_response(&Error::NotText),
     }
 }
@@ -106,11 +107,13 @@ async fn answer(
     state: &QueryState,
     tenant: Option<Extension<TenantId>>,
     sql: &str,
-    format: Option<&str>,
+    parameters: &Parameters,
     headers: &HeaderMap,
 ) -> Response {
     let answered = async {
-        let format = chosen(format, headers)?;
+        let format = chosen(parameters.format.as_deref(), headers)?;
+        let as_of = parameters.as_of.as_deref().map(str::parse::<AsOf>);
+        let as_of = as_of.transpose().map_err(Error::as_of)?;
         if sql.trim().is_empty() {
             return Err(Error::NoQuery);
         }
@@ -119,7 +122,10 @@ async fn answer(
         if table.store().tenant() != tenant {
             return Err(Error::OtherTenant);
         }
-        let batches = state.engine.query(&table, sql).await?;
+        let batches = state
+            .engine
+            .query_as_of(&table, sql, as_of.as_ref())
+            .await?;
         let encoded = output::encode(batches, format).await?;
         Ok::<_, Error>((format, encoded))
     };

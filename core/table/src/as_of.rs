@@ -1,6 +1,7 @@
 //! The table as it was: at a version, at a time, at a snapshot.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use stele_model::time;
@@ -28,12 +29,30 @@ pub enum AsOf {
     Pin(PinName),
 }
 
+/// What [`AsOf::from_str`] reads.
 impl fmt::Display for AsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Version(version) => write!(f, "version {version}"),
+            Self::Version(version) => version.fmt(f),
             Self::Time(us) => f.write_str(&time::rfc3339(*us)),
-            Self::Pin(name) => write!(f, "snapshot {name}"),
+            Self::Pin(name) => name.fmt(f),
+        }
+    }
+}
+
+impl FromStr for AsOf {
+    type Err = Error;
+
+    /// Digits alone are a version, RFC 3339 is a time, and all else the name of a snapshot.
+    fn from_str(text: &str) -> Result<Self> {
+        if let Ok(version) = text.parse() {
+            return Ok(Self::Version(version));
+        }
+        match time::parse_rfc3339(text) {
+            Some(us) => Ok(Self::Time(us)),
+            None => text.parse().map(Self::Pin).map_err(|_| Error::AsOf {
+                text: text.chars().take(80).collect(),
+            }),
         }
     }
 }

@@ -77,10 +77,18 @@ pub enum Error {
         finer_kept: Kept,
     },
     /// No name for a snapshot.
-    #[error("{name:?} is not 1 to 64 of a-z, 0-9, _ and -, as the name of a snapshot must be")]
+    #[error(
+        "{name:?} is not 1 to 64 of a-z, 0-9, _ and - with a letter, as the name of a snapshot must be"
+    )]
     PinName {
         /// What was given, shortened.
         name: String,
+    },
+    /// Nothing that names a version of the table.
+    #[error("{text:?} is no version, no time (RFC 3339) and no name of a snapshot")]
+    AsOf {
+        /// What was given, shortened.
+        text: String,
     },
     /// A note that is too long.
     #[error("a note of {bytes} bytes is longer than {bytes_max}")]
@@ -151,6 +159,7 @@ impl Error {
             Self::RetentionDays { .. }
             | Self::RetentionOrder { .. }
             | Self::PinName { .. }
+            | Self::AsOf { .. }
             | Self::PinNote { .. } => ErrorKind::Malformed,
             Self::NoTable
             | Self::NoSnapshot { .. }

@@ -21,7 +21,7 @@ use crate::state::TableState;
 const FORMAT: u32 = 1;
 const NAME_MAX: usize = 64;
 
-/// The name of a snapshot: 1 to 64 of `a-z 0-9 _ -`.
+/// The name of a snapshot: 1 to 64 of `a-z 0-9 _ -`, with a letter: digits alone name a version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PinName(String);
 
@@ -56,7 +56,9 @@ impl FromStr for PinName {
 
     fn from_str(text: &str) -> Result<Self> {
         let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-        if (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(plain) {
+        let letter = |b: u8| b.is_ascii_lowercase();
+        let is_short = text.len() <= NAME_MAX;
+        if is_short && text.bytes().all(plain) && text.bytes().any(letter) {
             return Ok(Self(text.to_owned()));
         }
         let name = text.chars().take(80).collect();

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use stele_table::{AsOf, PinName};
 
 /// Stele keeps metrics in object storage: what it acknowledged is durable, and answers are exact
 /// at every moment.
@@ -45,6 +46,10 @@ pub enum Command {
     Token(TokenArgs),
     /// Show or set how long each resolution is kept [default: for ever].
     Retention(RetentionArgs),
+    /// Pin a version so that nothing deletes it; list, show and drop such snapshots.
+    Snapshot(SnapshotArgs),
+    /// Bring a dropped snapshot back, within the history (24 h) of its drop.
+    Undelete(UndeleteArgs),
     /// Check the store: conservation, single consumption, rollup truth, heads, whole objects.
     Verify(VerifyArgs),
     /// Show a running server's backlog, lag and sizes.
@@ -122,6 +127,9 @@ pub struct SqlArgs {
     pub query: String,
     #[command(flatten)]
     pub target: Target,
+    /// Read the table as it was: a version's number, a time (RFC 3339) or a snapshot's name.
+    #[arg(long, value_name = "WHEN")]
+    pub as_of: Option<AsOf>,
     /// How rows are printed [default: table on a terminal, else json].
     #[arg(long, value_name = "FORM")]
     pub format: Option<Format>,
@@ -344,6 +352,119 @@ pub struct TokenCreate {
         hide_default_value = true
     )]
     pub note: String,
+}
+
+/// `stele snapshot`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A snapshot costs nothing but what it keeps from being deleted, and holds every batch that was
+acknowledged before it was asked for. Read it with `stele sql --as-of NAME` or `/sql?as_of=NAME`.")]
+pub struct SnapshotArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: SnapshotAction,
+    /// A directory, file:///… or s3://bucket/prefix [default: ./stele-data].
+    #[arg(long, value_name = "STORE", global = true)]
+    pub store: Option<String>,
+    /// The tenant [default: default].
+    #[arg(long, value_name = "NAME", global = true)]
+    pub tenant: Option<String>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do with snapshots.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotAction {
+    /// Absorb what was accepted, and pin the version that holds it.
+    Create(SnapshotCreate),
+    /// All snapshots, and until when dropped ones can be brought back.
+    List,
+    /// Rows, time range, hash and size of each resolution.
+    Show {
+        /// Its name.
+        name: PinName,
+    },
+    /// Read every object that it needs, and compare it with what was recorded.
+    Verify {
+        /// Its name.
+        name: PinName,
+    },
+    /// Say what restoring to an empty tenant or store would copy; with --plan, copy it.
+    Restore(SnapshotRestore),
+    /// Say what would be dropped; with --plan, drop it. Nothing is deleted within the history.
+    Drop {
+        /// Its name.
+        name: PinName,
+        /// The hash that the same command without it prints.
+        #[arg(long, value_name = "HASH")]
+        plan: Option<String>,
+    },
+}
+
+/// `stele snapshot create`.
+#[derive(Debug, Args)]
+pub struct SnapshotCreate {
+    /// Its name: 1 to 64 of a-z, 0-9, _ and -, with a letter.
+    pub name: PinName,
+    /// What it is for.
+    #[arg(long, default_value = "")]
+    pub note: String,
+}
+
+/// `stele snapshot restore`.
+#[derive(Debug, Args)]
+pub struct SnapshotRestore {
+    /// Its name.
+    pub name: PinName,
+    /// The store to restore to [default: the same].
+    #[arg(long, value_name = "STORE")]
+    pub to_store: Option<String>,
+    /// The tenant to restore to, which must be empty [default: the same].
+    #[arg(long, value_name = "NAME")]
+    pub to_tenant: Option<String>,
+    /// The hash that the same command without it prints.
+    #[arg(long, value_name = "HASH")]
+    pub plan: Option<String>,
+}
+
+impl SnapshotArgs {
+    /// The store it works on.
+    pub fn target(&self) -> Target {
+        on_store(&self.store, &self.tenant)
+    }
+}
+
+/// `stele undelete`.
+#[derive(Debug, Args)]
+pub struct UndeleteArgs {
+    /// The snapshot's name.
+    pub name: PinName,
+    /// A directory, file:///… or s3://bucket/prefix [default: ./stele-data].
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<String>,
+    /// The tenant [default: default].
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl UndeleteArgs {
+    /// The store it works on.
+    pub fn target(&self) -> Target {
+        on_store(&self.store, &self.tenant)
+    }
+}
+
+fn on_store(store: &Option<String>, tenant: &Option<String>) -> Target {
+    Target {
+        url: None,
+        store: store.clone(),
+        tenant: tenant.clone(),
+    }
 }
 
 /// `stele verify`.

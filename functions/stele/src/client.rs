@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
+use stele_table::AsOf;
 
 /// How often a request that may succeed later is sent.
 const ATTEMPTS_MAX: u32 = 8;
@@ -68,9 +69,12 @@ impl Client {
         &self,
         query: String,
         format: &str,
+        as_of: Option<&AsOf>,
         mut piece: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let request = self.http.post(format!("{}/sql?format={format}", self.url));
+        let request = self.http.post(format!("{}/sql", self.url));
+        let as_of = as_of.map(|as_of| ("as_of", as_of.to_string()));
+        let request = request.query(&[("format", format)]).query(&[as_of]);
         let response = checked(self.send(request.body(query)).await?).await?;
         let mut body = response.bytes_stream();
         while let Some(bytes) = body.next().await {

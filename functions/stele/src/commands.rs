@@ -16,7 +16,7 @@ use stele_protect::VerifyReport;
 use stele_query::{QueryEngine, output as encoding};
 use stele_runtime::Config;
 use stele_store::Tier;
-use stele_table::{rollups_paused, set_rollups_paused};
+use stele_table::{AsOf, rollups_paused, set_rollups_paused};
 
 use crate::cli::{
     Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target, VerifyArgs,
@@ -79,14 +79,15 @@ pub async fn sql(args: SqlArgs, config: Config) -> anyhow::Result<ExitCode> {
         local_sql(
             &open(&args.target, &config)?,
             &config,
-            &query,
+            (&query, args.as_of.as_ref()),
             wire,
             &mut piece,
         )
         .await?;
     } else {
         let client = client(&args.target, &config);
-        client.sql(query, wire, &mut piece).await?;
+        let as_of = args.as_of.as_ref();
+        client.sql(query, wire, as_of, &mut piece).await?;
     }
     if form == Format::Table {
         let rows = serde_json::Deserializer::from_slice(&held).into_iter();
@@ -101,7 +102,7 @@ pub async fn sql(args: SqlArgs, config: Config) -> anyhow::Result<ExitCode> {
 async fn local_sql(
     node: &Node,
     config: &Config,
-    query: &str,
+    (query, as_of): (&str, Option<&AsOf>),
     format: &str,
     piece: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -111,7 +112,7 @@ async fn local_sql(
         Arc::clone(&node.clock),
     )?;
     let format = encoding::Format::of_name(format)?;
-    let answer = engine.query(&node.log, query).await?;
+    let answer = engine.query_as_of(&node.log, query, as_of).await?;
     let mut body = encoding::encode(answer, format).await?;
     while let Some(bytes) = body.next().await {
         piece(&bytes?)?;
@@ -387,7 +388,8 @@ pub async fn status(args: StatusArgs, config: Config) -> anyhow::Result<ExitCode
 }
 
 /// A progress bar on standard error; silent when that is no terminal.
-fn bar(message: &'static str) -> ProgressBar {
+/// A bar of work with a known end.
+pub fn bar(message: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(0).with_message(message);
     let style = "{msg:<22} {wide_bar} {pos}/{len} {elapsed} eta {eta}";
     if let Ok(style) = ProgressStyle::with_template(style) {

@@ -13,6 +13,7 @@ mod readme;
 mod retention;
 mod serve;
 mod settings;
+mod snapshots;
 mod status;
 mod tenants;
 mod tokens;
@@ -42,6 +43,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rollups(args) => commands::rollups(args, config).await,
         Command::Import(args) => import::run(args, config).await,
         Command::Retention(args) => retention::run(args, config).await,
+        Command::Snapshot(args) => snapshots::run(args, config).await,
+        Command::Undelete(args) => snapshots::undelete(args, config).await,
         Command::Token(args) => tokens::run(args, config).await,
         Command::Verify(args) => commands::verify_store(args, config).await,
         Command::Status(args) => commands::status(args, config).await,

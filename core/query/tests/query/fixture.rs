@@ -8,7 +8,7 @@ use stele_model::time::parse_rfc3339;
 use stele_model::{Extra, Kind, NO_EXTRA, Row, Rows, Series, Summary, TenantId};
 use stele_query::{Error, Format, QueryConfig, QueryEngine, QueryState, output};
 use stele_store::{TenantStore, Tier};
-use stele_table::TableLog;
+use stele_table::{AsOf, TableLog};
 use stele_testkit::{CountingStore, ManualClock, MemoryStore, SeededIds};
 
 /// How far the data has come.
@@ -188,6 +188,17 @@ impl Fixture {
             bytes.extend_from_slice(&chunk?);
         }
         Ok(bytes)
+    }
+
+    pub async fn text_as_of(&self, sql: &str, as_of: Option<&str>) -> Result<String, Error> {
+        let as_of: Option<AsOf> = as_of.map(|text| text.parse().expect("a version"));
+        let stream = self.engine.query_as_of(&self.log, sql, as_of.as_ref());
+        let mut encoded = output::encode(stream.await?, Format::Csv).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = encoded.next().await {
+            bytes.extend_from_slice(&chunk?);
+        }
+        Ok(String::from_utf8(bytes).expect("text"))
     }
 
     pub async fn text(&self, sql: &str, format: Format) -> String {

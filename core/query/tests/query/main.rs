@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod as_of;
 mod bench;
 mod covered;
 mod damaged;
