@@ -27,6 +27,7 @@ fn every_invariant_holds_and_the_runs_are_busy() {
     assert!(all.windows_sealed >= 100, "{all}");
     assert!(all.windows_resealed >= 20, "{all}");
     assert!(all.deleted >= 400 && all.errors >= 20, "{all}");
+    assert!(all.pins >= 20 && all.pins_swept >= 15, "{all}");
 }
 
 #[test]

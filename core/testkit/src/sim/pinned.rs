@@ -28,7 +28,7 @@ pub(super) struct Pinned {
     /// Marks that are there, and since when.
     marks: BTreeMap<String, i64>,
     history_us: i64,
-    has_new: bool,
+    must_check: bool,
 }
 
 impl Pinned {
@@ -37,30 +37,30 @@ impl Pinned {
             held: BTreeMap::new(),
             marks: BTreeMap::new(),
             history_us,
-            has_new: false,
+            must_check: false,
         }
     }
 
-    /// Whether a pin was acknowledged since the last check.
-    pub fn has_new(&self) -> bool {
-        self.has_new
+    /// Whether a pin was acknowledged since the last check, or lost a part of its log.
+    pub fn must_check(&self) -> bool {
+        self.must_check
     }
 
     /// A request about a pin was answered with success.
-    pub fn acknowledged(&mut self, ask: PinAsk, name: String, pin: Option<Pin>) {
+    pub fn acknowledged(&mut self, ask: PinAsk, name: String, pin: Option<Box<Pin>>) {
         match (ask, pin) {
             (PinAsk::Take, Some(pin)) => {
                 let dropped_us = self.marks.get(&name).copied();
-                let known = self.held.get(&name).is_some_and(|held| held.pin == pin);
+                let known = self.held.get(&name).is_some_and(|held| held.pin == *pin);
                 if !known {
                     let keys = BTreeMap::new();
                     let held = Held {
-                        pin,
+                        pin: *pin,
                         keys,
                         dropped_us,
                     };
                     self.held.insert(name, held);
-                    self.has_new = true;
+                    self.must_check = true;
                 }
             }
             (PinAsk::Undelete, _) => {
@@ -109,7 +109,11 @@ impl Pinned {
             let is_over = held
                 .dropped_us
                 .is_some_and(|since| since + self.history_us <= now_us);
-            if !is_over {
+            // A newer checkpoint, written after the pin, needs less of the log: it must load.
+            let is_log = key.starts_with("table/_delta_log/") || key.starts_with("ledger/");
+            if !is_over && is_log {
+                self.must_check = true;
+            } else if !is_over {
                 let dropped = held.dropped_us.map(|since| (now_us - since) / 1_000_000);
                 let what = format!("{key} of pin {name} was deleted (dropped since {dropped:?} s)");
                 return Err(Violation::new(NAME, what));
@@ -126,7 +130,7 @@ impl Pinned {
 
     /// Loads every pin that is not dropped and compares it with what was recorded.
     pub async fn check(&mut self, store: &MemoryStore, process: &Process) -> Result<(), Violation> {
-        self.has_new = false;
+        self.must_check = false;
         let broken = |name: &str, what: String| Violation::new(NAME, format!("pin {name}: {what}"));
         let index = process.log.index().await;
         let index = index.map_err(|error| broken("", chain(&error)))?;

@@ -131,7 +131,7 @@ pub(super) enum Done {
         ask: PinAsk,
         name: String,
         /// The pin that was acknowledged; of a drop or undelete, none.
-        result: Result<Option<Pin>, Failed>,
+        result: Result<Option<Box<Pin>>, Failed>,
     },
     Query {
         began: usize,
@@ -307,7 +307,7 @@ async fn ask_pin(
     process: &Process,
     ask: PinAsk,
     name: &str,
-) -> Result<Option<Pin>, stele_protect::SnapshotError> {
+) -> Result<Option<Box<Pin>>, stele_protect::SnapshotError> {
     let (log, clock) = (&process.log, process.clock.as_ref());
     let name: PinName = name.parse()?;
     match ask {
@@ -317,7 +317,8 @@ async fn ask_pin(
                 why: Why::Manual,
                 note: String::new(),
             };
-            stele_protect::create(log, &new, clock).await.map(Some)
+            let pin = stele_protect::create(log, &new, clock).await?;
+            Ok(Some(Box::new(pin)))
         }
         PinAsk::Drop => {
             let dropped = stele_protect::drop_snapshot(log, &name, clock).await;

@@ -229,11 +229,11 @@ impl Driver {
         self.track()?;
         let changed = std::mem::take(&mut self.unchecked);
         let now_us = self.clock.now_us();
-        let logged = self.pinned.has_new();
+        let must_check = self.pinned.must_check();
         self.observer
             .follow(&changed, &self.registry, now_us)
             .await?;
-        match logged {
+        match must_check {
             true => self.follow_pins().await,
             false => Ok(()),
         }
