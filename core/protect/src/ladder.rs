@@ -1,10 +1,12 @@
-//! The retention ladder: which scheduled snapshots there should be. Pure.
+//! The retention ladder: which scheduled snapshots there should be (pure), and seeing to it.
 
 use std::collections::BTreeSet;
 
-use stele_model::Day;
 use stele_model::time::{DAY_US, HOUR_US};
-use stele_table::{PinName, Why};
+use stele_model::{Clock, Day};
+use stele_table::{PinName, PinState, TableLog, Why};
+
+use crate::snapshot::{Listed, NewSnapshot, SnapshotError, create, drop_snapshot, list};
 
 /// How many snapshots of each rung are kept; 0 switches a rung off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,20 @@ pub struct Existing {
     pub taken_us: i64,
     /// Whether it is not dropped.
     pub is_live: bool,
+}
+
+impl Existing {
+    /// A listed snapshot; `None` for a damaged one, which nobody drops but an operator.
+    #[must_use]
+    pub fn of(listed: &Listed) -> Option<Self> {
+        let pin = listed.pin.as_ref().ok()?;
+        Some(Self {
+            name: listed.name.clone(),
+            why: pin.why,
+            taken_us: pin.taken_us,
+            is_live: listed.state == PinState::Live,
+        })
+    }
 }
 
 /// What to do now.
@@ -87,6 +103,58 @@ impl Ladder {
         }
         plan
     }
+}
+
+/// What is to be done at `now_us` about the snapshots there are. Every snapshot is read: ask once
+/// an hour, not once a minute.
+///
+/// # Errors
+/// The store's.
+pub async fn ladder_plan(
+    log: &TableLog,
+    ladder: &Ladder,
+    now_us: i64,
+) -> Result<LadderPlan, SnapshotError> {
+    let listed = list(log).await?;
+    let existing: Vec<Existing> = listed.iter().filter_map(Existing::of).collect();
+    let mut plan = ladder.plan(&existing, now_us);
+    // A damaged one keeps its name.
+    let is_free = |name: &PinName| listed.iter().all(|one| one.name != *name);
+    plan.create.retain(|(name, _)| is_free(name));
+    Ok(plan)
+}
+
+/// Takes and drops what a plan says; when the plan takes any, the caller absorbs first. What
+/// another process was faster with is as good. Answers the names that were taken.
+///
+/// # Errors
+/// The first failure; what it left is in the next plan. Nothing is dropped before everything due
+/// is taken.
+pub async fn follow_ladder(
+    log: &TableLog,
+    plan: &LadderPlan,
+    clock: &dyn Clock,
+) -> Result<Vec<PinName>, SnapshotError> {
+    let mut taken = Vec::new();
+    for (name, why) in &plan.create {
+        let new = NewSnapshot {
+            name: name.clone(),
+            why: *why,
+            note: String::new(),
+        };
+        match create(log, &new, clock).await {
+            Ok(_) => taken.push(name.clone()),
+            Err(SnapshotError::Exists { .. } | SnapshotError::NameDropped { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for name in &plan.drop {
+        match drop_snapshot(log, name, clock).await {
+            Ok(_) | Err(SnapshotError::Table(stele_table::Error::NoSnapshot { .. })) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(taken)
 }
 
 /// The name of the scheduled snapshot of a rung at a time: `hourly-2026-11-22t23`,

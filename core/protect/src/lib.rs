@@ -19,7 +19,7 @@ mod snapshot;
 mod text;
 mod verify;
 
-pub use ladder::{Existing, Ladder, LadderPlan, name_of};
+pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use pinned::verify_snapshot;
 pub use receipt::{BatchState, ReceiptError, find_batch};
 pub use report::{Check, Finding, Progress, Stage, VerifyReport};

@@ -3,13 +3,19 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::{World, name};
 use stele_model::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US};
 use stele_model::{Clock, ErrorKind};
-use stele_protect::{Check, SnapshotError, drop_snapshot, list, undelete, verify_snapshot};
+use stele_protect::{
+    Check, Ladder, LadderPlan, NewSnapshot, SnapshotError, create, drop_snapshot, follow_ladder,
+    ladder_plan, list, undelete, verify_snapshot,
+};
 use stele_store::keys;
-use stele_table::{AsOf, Content, Error, PinState};
+use stele_table::{AsOf, Content, Error, PinState, Why};
+use stele_testkit::CountingStore;
 
 /// Whether every file of the version is there.
 fn is_whole(world: &World, state: &stele_table::TableState) -> bool {
@@ -297,4 +303,67 @@ async fn a_time_and_a_version_within_the_history_are_read_as_they_were() {
     world.pin("noon").await.unwrap();
     let none = log.as_of(&AsOf::Pin(name("nine"))).await.unwrap_err();
     assert_eq!(none.to_string(), "no snapshot nine: there are noon");
+}
+
+#[tokio::test]
+async fn a_ladder_keeps_the_newest_of_each_rung_and_sweep_takes_the_rest() {
+    let mut world = World::new();
+    world.work(1).await;
+    world.pin("by-hand").await.unwrap();
+    let ladder = Ladder {
+        hourly: 3,
+        daily: 2,
+        weekly: 1,
+        monthly: 0,
+    };
+    for hour in 0..80 {
+        world.absorb().await;
+        let (log, other) = (world.log(), world.log());
+        let plan = ladder_plan(&log, &ladder, world.clock.now_us()).await;
+        let plan = plan.unwrap();
+        let taken = follow_ladder(&log, &plan, &world.clock).await.unwrap();
+        assert_eq!(taken.len(), plan.create.len(), "hour {hour}");
+        // Another server with the same plan a moment later.
+        follow_ladder(&other, &plan, &world.clock).await.unwrap();
+        let now = world.clock.now_us();
+        let again = ladder_plan(&log, &ladder, now).await.unwrap();
+        assert_eq!(again, LadderPlan::default(), "hour {hour}");
+        if hour % 7 == 0 {
+            world.sweep().await;
+        }
+        world.clock.advance(HOUR_US);
+    }
+    let listed = list(&world.log()).await.unwrap();
+    let live = |why| {
+        let of = listed.iter().filter(|one| one.state == PinState::Live);
+        of.filter(|one| one.pin.as_ref().unwrap().why == why)
+            .count()
+    };
+    let counts = [Why::Manual, Why::Hourly, Why::Daily, Why::Weekly].map(live);
+    assert_eq!(counts, [1, 3, 2, 1]);
+    // Dropped ones are there for a day and a quarter.
+    assert!((20..50).contains(&listed.len()), "{}", listed.len());
+    assert_eq!(world.verify().await.findings, []);
+}
+
+#[tokio::test]
+async fn a_snapshot_costs_the_same_few_requests_whatever_the_table_holds() {
+    let mut world = World::new();
+    world.work(2).await;
+    let mut costs = Vec::new();
+    for text in ["small", "large"] {
+        let store = CountingStore::new(world.store.tier().object_store());
+        let counted = world.store.tier().over(Arc::new(store.clone()));
+        let log = common::log(&counted.tenant(world.store.tenant()), &world.clock);
+        let new = NewSnapshot {
+            name: name(text),
+            why: Why::Manual,
+            note: String::new(),
+        };
+        create(&log, &new, &world.clock).await.unwrap();
+        costs.push(store.take().len());
+        world.work(18).await;
+    }
+    // Twice the mark, the head and two entries, the pin there and back, and two LISTs.
+    assert_eq!(costs, [9, 9]);
 }

@@ -6,6 +6,7 @@ use futures::join;
 use stele_model::{Resolution, WindowSet};
 use stele_store::{L0Object, keys};
 
+use crate::as_of::AsOf;
 use crate::error::Result;
 use crate::log::TableLog;
 use crate::state::TableState;
@@ -74,6 +75,17 @@ impl View {
     /// As [`View::read`].
     pub async fn read_cached(log: &TableLog) -> Result<Self> {
         Self::read(log, log.newest_seen()).await
+    }
+
+    /// An old version, which has no L0: what was not absorbed then is not in it. A GET of one of
+    /// its files that finds nothing means that it is not kept any more: ask again, for the reason.
+    ///
+    /// # Errors
+    /// As [`TableLog::as_of`].
+    pub async fn as_of(log: &TableLog, at: &AsOf) -> Result<Self> {
+        let state = log.as_of(at).await?;
+        let l0 = Vec::new();
+        Ok(Self { state, l0 })
     }
 
     /// Windows whose rollups are not valid: an `open` file or an L0 object covers them, and their
