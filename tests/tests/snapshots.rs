@@ -111,3 +111,28 @@ fn on_s3() {
     let store = Store::s3().unwrap();
     a_snapshot_is_read_restored_dropped_and_brought_back(&store);
 }
+
+#[test]
+fn a_server_takes_the_snapshots_that_are_due() {
+    let store = Store::local().unwrap();
+    let server = Server::start(&store, &[]).unwrap();
+    assert_eq!(write(server.url(), "cpu value=1").unwrap().status, 204);
+    server.stop().unwrap();
+    let ladder = [
+        ("STELE_SNAPSHOTS", "hourly=2,weekly=1"),
+        ("STELE_ABSORB_EVERY_SECS", "1"),
+    ];
+    let server = Server::start(&store, &ladder).unwrap();
+    let whys = || {
+        let list = json(&store, &["snapshot", "list"]);
+        let whys = list.as_array().unwrap().iter();
+        whys.map(|one| one["why"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while whys().len() < 2 && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(whys(), ["hourly", "weekly"]);
+    server.stop().unwrap();
+}

@@ -194,10 +194,7 @@ impl Table<'_> {
     async fn view(&self) -> Result<Arc<View>> {
         let view = match &self.as_of {
             None => View::read_cached(self.log).await?,
-            Some(as_of) => View {
-                state: self.log.as_of(as_of).await.map_err(Error::as_of)?,
-                l0: Vec::new(),
-            },
+            Some(as_of) => View::as_of(self.log, as_of).await.map_err(Error::as_of)?,
         };
         Ok(Arc::new(view))
     }

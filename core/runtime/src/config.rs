@@ -100,6 +100,8 @@ pub struct Config {
     pub seal_every_us: Option<i64>,
     /// `STELE_SWEEP_EVERY_SECS` in µs: from one sweep to the next.
     pub sweep_every_us: Option<i64>,
+    /// `STELE_SNAPSHOTS`: how many scheduled snapshots of each rung are kept.
+    pub snapshots: Option<String>,
     /// `STELE_QUOTA_SAMPLES_PER_SEC`, for each tenant.
     pub quota_samples_per_sec: Option<u64>,
     /// `STELE_QUOTA_SERIES`, for each tenant.
@@ -131,6 +133,7 @@ impl fmt::Debug for Config {
             .field("seal_delay_us", &self.seal_delay_us)
             .field("sweep_grace_us", &self.sweep_grace_us)
             .field("history_us", &self.history_us)
+            .field("snapshots", &self.snapshots)
             .field("absorb_every_us", &self.absorb_every_us)
             .field("seal_every_us", &self.seal_every_us)
             .field("sweep_every_us", &self.sweep_every_us)
@@ -146,7 +149,7 @@ impl fmt::Debug for Config {
     }
 }
 
-const VARIABLES: [Variable; 20] = [
+const VARIABLES: [Variable; 21] = [
     Variable {
         name: "STELE_STORE",
         default: "./stele-data",
@@ -201,6 +204,11 @@ const VARIABLES: [Variable; 20] = [
         name: "STELE_SWEEP_EVERY_SECS",
         default: "300",
         meaning: "seconds from one sweep to the next",
+    },
+    Variable {
+        name: "STELE_SNAPSHOTS",
+        default: "off",
+        meaning: "scheduled snapshots kept: on, or like hourly=24,daily=7,weekly=5,monthly=12",
     },
     Variable {
         name: "STELE_QUOTA_SAMPLES_PER_SEC",
@@ -317,6 +325,7 @@ impl Config {
             "STELE_SWEEP_EVERY_SECS" => {
                 self.sweep_every_us = Some(seconds_us("STELE_SWEEP_EVERY_SECS", value)?);
             }
+            "STELE_SNAPSHOTS" => self.snapshots = Some(value),
             "STELE_QUOTA_SAMPLES_PER_SEC" => {
                 let expected = "expected a number of samples";
                 let n = parse("STELE_QUOTA_SAMPLES_PER_SEC", value, expected)?;

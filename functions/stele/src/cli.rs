@@ -100,6 +100,10 @@ pub struct ServeArgs {
     /// Keep no quantile sketches in rollups.
     #[arg(long)]
     pub no_sketch: bool,
+    /// Take snapshots on a schedule and keep so many of each kind
+    /// [default: off; alone: hourly=24,daily=7,weekly=5,monthly=12].
+    #[arg(long, value_name = "LADDER", num_args = 0..=1, default_missing_value = "on")]
+    pub snapshots: Option<String>,
     /// Record this machine's CPU, memory, disk, network and load every 10 s.
     #[arg(long)]
     pub host_metrics: bool,

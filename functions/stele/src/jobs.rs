@@ -1,4 +1,5 @@
-//! The schedule of the all-in-one: absorb, seal, consolidate and sweep, on a thread of their own.
+//! The schedule of the all-in-one: absorb, seal, consolidate, sweep, expire and snapshots, on a
+//! thread of their own.
 //!
 //! Jobs decode, sort and encode for seconds at a time; on their own thread they do not hold up an
 //! acknowledgement. One thread also orders this process's own jobs, so they never race each other
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 use stele_compact::{Budget, ExpireReport, Report, SettleReport, SweepReport};
+use stele_protect::Ladder;
 use stele_runtime::Config;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -19,10 +21,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 use stele_model::TenantId;
 
 use crate::node::Node;
+use crate::snapshots;
 use crate::tenants::Tenants;
 
 /// How often the store is asked which tenants it holds.
 const FIND_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked for snapshots that are due. Every snapshot is read for it.
+const SNAPSHOTS_EVERY: Duration = Duration::from_secs(600);
 
 /// How often each job runs.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +71,8 @@ pub struct Done {
     pub sweep: SweepReport,
     /// The last expiry.
     pub expire: ExpireReport,
+    /// Scheduled snapshots taken.
+    pub snapshots: u64,
     /// Runs that failed, by any cause.
     pub failures: u64,
     /// The last failure.
@@ -93,6 +100,7 @@ impl Jobs {
         tenants: Tenants,
         budget: Budget,
         periods: Periods,
+        ladder: Option<Ladder>,
         stop: watch::Receiver<bool>,
     ) -> anyhow::Result<(Self, std::thread::JoinHandle<()>)> {
         let (settles, requests) = mpsc::channel(8);
@@ -104,6 +112,7 @@ impl Jobs {
         let schedule = Schedule {
             tenants,
             budget,
+            ladder,
             done: Arc::clone(&done),
         };
         let thread = std::thread::Builder::new()
@@ -143,11 +152,14 @@ enum Job {
     Consolidate,
     Sweep,
     Expire,
+    Snapshots,
 }
 
 struct Schedule {
     tenants: Tenants,
     budget: Budget,
+    /// `None` takes no snapshots and drops none.
+    ladder: Option<Ladder>,
     done: Arc<Mutex<Done>>,
 }
 
@@ -167,6 +179,9 @@ impl Schedule {
             let (mut absorb, mut seal) = (timer(periods.absorb), timer(periods.seal));
             let (mut consolidate, mut sweep) = (timer(periods.consolidate), timer(periods.sweep));
             let mut expire = timer(periods.expire);
+            let mut snapshots = timer(SNAPSHOTS_EVERY);
+            // Soon, for a server that is started often; after its first absorb.
+            snapshots.reset_after(periods.absorb * 2);
             let mut find = tokio::time::interval(FIND_EVERY);
             find.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -175,6 +190,9 @@ impl Schedule {
                     Some((tenant, reply)) = settles.recv() => self.settle(&tenant, reply).await,
                     _ = find.tick() => self.find().await,
                     _ = expire.tick() => self.each(Job::Expire).await,
+                    _ = snapshots.tick(), if self.ladder.is_some() => {
+                        self.each(Job::Snapshots).await;
+                    }
                     _ = sweep.tick() => self.each(Job::Sweep).await,
                     _ = consolidate.tick() => self.each(Job::Consolidate).await,
                     _ = seal.tick() => self.each(Job::Seal).await,
@@ -226,6 +244,7 @@ impl Schedule {
                 Job::Consolidate => self.consolidate(&node).await,
                 Job::Sweep => self.sweep(&node).await,
                 Job::Expire => self.expire(&node).await,
+                Job::Snapshots => self.snapshots(&node).await,
             }
         }
     }
@@ -262,6 +281,21 @@ impl Schedule {
         match node.compactor.expire(&self.budget).await {
             Ok(report) => self.note(|done| done.expire = report),
             Err(error) => self.failed(node, "expire", &error),
+        }
+    }
+
+    async fn snapshots(&self, node: &Node) {
+        let Some(ladder) = &self.ladder else { return };
+        match snapshots::scheduled(node, ladder, &self.budget).await {
+            Ok(taken) => self.note(|done| done.snapshots += taken),
+            Err(error) => {
+                let (tenant, error) = (node.store.tenant(), format!("{error:#}"));
+                tracing::error!(%tenant, error, "scheduled snapshots failed; they are tried again");
+                self.note(|done| {
+                    done.failures += 1;
+                    done.last_error = Some(format!("snapshots: {error}"));
+                });
+            }
         }
     }
 

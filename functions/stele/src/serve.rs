@@ -74,6 +74,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         Tenants::new(jobs_tier, options.clone(), met),
         settings::budget(&config),
         Periods::new(&config),
+        settings::ladder(args.snapshots.as_deref(), &config)?,
         stopped.clone(),
     )?;
     let recorder = (args.host_metrics || config.host_metrics == Some(true)).then(|| {

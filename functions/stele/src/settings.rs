@@ -7,8 +7,12 @@ use anyhow::Context;
 use stele_compact::{Budget, Options};
 use stele_ingest::QuotaOptions;
 use stele_model::TenantId;
+use stele_protect::Ladder;
 use stele_query::QueryConfig;
 use stele_runtime::Config;
+
+/// Each is read whenever a snapshot may be due, and by every sweep of a new process.
+const SNAPSHOTS_MAX: u32 = 1_000;
 
 /// The address when neither flag nor variable names one.
 pub const LISTEN: &str = "127.0.0.1:8686";
@@ -47,6 +51,42 @@ pub fn existing_store(flag: Option<&str>, config: &Config) -> anyhow::Result<Str
         "there is no store at {store}"
     );
     Ok(store)
+}
+
+/// Which scheduled snapshots are kept: `None` for none at all.
+pub fn ladder(flag: Option<&str>, config: &Config) -> anyhow::Result<Option<Ladder>> {
+    let text = match flag.or(config.snapshots.as_deref()) {
+        None | Some("off") => return Ok(None),
+        Some("on") => return Ok(Some(Ladder::default())),
+        Some(text) => text,
+    };
+    let mut ladder = Ladder {
+        hourly: 0,
+        daily: 0,
+        weekly: 0,
+        monthly: 0,
+    };
+    for part in text.split(',') {
+        let (rung, kept) = part.split_once('=').unwrap_or((part, ""));
+        let place = match rung.trim() {
+            "hourly" => &mut ladder.hourly,
+            "daily" => &mut ladder.daily,
+            "weekly" => &mut ladder.weekly,
+            "monthly" => &mut ladder.monthly,
+            _ => anyhow::bail!(
+                "{text:?}: {part:?} is none of hourly=N, daily=N, weekly=N and monthly=N"
+            ),
+        };
+        *place = kept
+            .trim()
+            .parse()
+            .with_context(|| format!("{text:?}: {part:?} says no number of snapshots to keep"))?;
+        anyhow::ensure!(
+            *place <= SNAPSHOTS_MAX,
+            "{text:?}: {part:?} is over {SNAPSHOTS_MAX}, the most of a kind"
+        );
+    }
+    Ok(Some(ladder))
 }
 
 /// The compactor's choices.
@@ -116,4 +156,33 @@ pub fn query_config(config: &Config, sketch: bool) -> anyhow::Result<QueryConfig
         sketch,
         ..QueryConfig::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<[u32; 4]>, String> {
+        let read = ladder(Some(text), &Config::default());
+        let kept = |ladder: Ladder| ladder.rungs().map(|(_, kept)| kept);
+        read.map(|ladder| ladder.map(kept))
+            .map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn a_ladder_names_its_rungs() {
+        assert_eq!(read("off"), Ok(None));
+        assert_eq!(read("on"), Ok(Some([24, 7, 5, 12])));
+        assert_eq!(read("daily=30, hourly=3"), Ok(Some([3, 30, 0, 0])));
+        for (text, said) in [
+            ("yearly=1", "\"yearly=1\" is none of hourly=N"),
+            ("daily", "\"daily\" says no number"),
+            ("daily=-1", "\"daily=-1\" says no number"),
+            ("hourly=1001", "\"hourly=1001\" is over 1000"),
+            ("", "is none of"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }

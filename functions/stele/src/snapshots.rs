@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::{Map, Value, json};
 use stele_compact::Budget;
 use stele_model::time::rfc3339;
-use stele_protect::{CopyProgress, Listed, NewSnapshot, Progress, RestorePlan};
+use stele_protect::{CopyProgress, Ladder, Listed, NewSnapshot, Progress, RestorePlan};
 use stele_runtime::Config;
 use stele_store::Tier;
 use stele_table::{AsOf, Content, Pin, PinName, PinState, Why};
@@ -43,15 +43,33 @@ pub async fn undelete(args: UndeleteArgs, config: Config) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Absorbs what is there and pins the version that holds it.
-pub async fn take(node: &Node, new: &NewSnapshot) -> anyhow::Result<Pin> {
-    let absorbed = node.compactor.absorb(&Budget::default()).await?;
+/// Takes what is due and drops what is over; how many were taken.
+pub async fn scheduled(node: &Node, ladder: &Ladder, budget: &Budget) -> anyhow::Result<u64> {
+    let now_us = node.clock.now_us();
+    let plan = stele_protect::ladder_plan(&node.log, ladder, now_us).await?;
+    if !plan.create.is_empty() {
+        absorb(node, budget).await?;
+        // A tenant that never sent anything has nothing to pin.
+        if node.log.newest_seen().is_none() {
+            return Ok(0);
+        }
+    }
+    let taken = stele_protect::follow_ladder(&node.log, &plan, node.clock.as_ref()).await?;
+    for name in &taken {
+        tracing::info!(tenant = %node.store.tenant(), %name, "a scheduled snapshot was taken");
+    }
+    Ok(taken.len() as u64)
+}
+
+/// Absorbs what is there: a snapshot holds every batch acknowledged before it was asked for.
+async fn absorb(node: &Node, budget: &Budget) -> anyhow::Result<()> {
+    let absorbed = node.compactor.absorb(budget).await?;
     ensure!(
         absorbed.damaged == 0 && !absorbed.stopped,
         "{} L0 objects cannot be read: a snapshot would not hold them; `stele verify` names them",
         absorbed.damaged
     );
-    Ok(stele_protect::create(&node.log, new, node.clock.as_ref()).await?)
+    Ok(())
 }
 
 async fn create(node: &Node, new: SnapshotCreate, is_json: bool) -> anyhow::Result<()> {
@@ -60,7 +78,8 @@ async fn create(node: &Node, new: SnapshotCreate, is_json: bool) -> anyhow::Resu
         why: Why::Manual,
         note: new.note,
     };
-    let pin = take(node, &new).await?;
+    absorb(node, &Budget::default()).await?;
+    let pin = stele_protect::create(&node.log, &new, node.clock.as_ref()).await?;
     if is_json {
         return output::json(&shown(&pin));
     }
