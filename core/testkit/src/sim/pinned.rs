@@ -41,6 +41,16 @@ impl Pinned {
         }
     }
 
+    /// The names of all acknowledged pins.
+    pub fn names(&self) -> Vec<String> {
+        self.held.keys().cloned().collect()
+    }
+
+    /// The names that are marked as dropped.
+    pub fn marked(&self) -> Vec<String> {
+        self.marks.keys().cloned().collect()
+    }
+
     /// Whether a pin was acknowledged since the last check, or lost a part of its log.
     pub fn must_check(&self) -> bool {
         self.must_check
@@ -63,7 +73,7 @@ impl Pinned {
                     self.must_check = true;
                 }
             }
-            (PinAsk::Undelete, _) => {
+            (PinAsk::Undelete | PinAsk::DropAndUndelete, _) => {
                 let mark = self.marks.get(&name).copied();
                 if let Some(held) = self.held.get_mut(&name) {
                     held.dropped_us = mark;

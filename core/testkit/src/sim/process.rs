@@ -98,6 +98,8 @@ pub(super) enum Job {
 pub(super) enum PinAsk {
     Take,
     Drop,
+    /// Dropped, and thought better of.
+    DropAndUndelete,
     Undelete,
 }
 
@@ -323,6 +325,10 @@ async fn ask_pin(
         PinAsk::Drop => {
             let dropped = stele_protect::drop_snapshot(log, &name, clock).await;
             dropped.map(|_| None)
+        }
+        PinAsk::DropAndUndelete => {
+            stele_protect::drop_snapshot(log, &name, clock).await?;
+            stele_protect::undelete(log, &name).await.map(|()| None)
         }
         PinAsk::Undelete => stele_protect::undelete(log, &name).await.map(|()| None),
     }

@@ -21,13 +21,8 @@ impl Driver {
             0..40 => self.begin_ingest()?,
             40..48 => {
                 let process = self.process("p-");
-                let name = self.rng.pick(&PIN_NAMES);
-                let ask = match self.rng.below(100) {
-                    0..60 => PinAsk::Take,
-                    60..85 => PinAsk::Drop,
-                    _ => PinAsk::Undelete,
-                };
-                let task = pin_task(&process, ask, name);
+                let (ask, name) = self.pin_ask();
+                let task = pin_task(&process, ask, &name);
                 (process, format!("{ask:?} of pin {name}"), task)
             }
             48..90 => {
@@ -55,6 +50,20 @@ impl Driver {
             }
         };
         self.spawn(&process.actor, name, task)
+    }
+
+    /// What is asked about which snapshot: mostly about one that it can be asked about.
+    fn pin_ask(&mut self) -> (PinAsk, String) {
+        let (ask, of) = match self.rng.below(100) {
+            0..50 => (PinAsk::Take, Vec::new()),
+            50..70 => (PinAsk::Drop, self.pinned.names()),
+            70..85 => (PinAsk::DropAndUndelete, self.pinned.names()),
+            _ => (PinAsk::Undelete, self.pinned.marked()),
+        };
+        match of.is_empty() || self.rng.chance(20) {
+            true => (ask, self.rng.pick(&PIN_NAMES).to_owned()),
+            false => (ask, of[self.rng.below(of.len())].clone()),
+        }
     }
 
     pub(super) fn begin_ingest(&mut self) -> Result<(Process, String, Task), Violation> {
