@@ -30,6 +30,13 @@ fn every_invariant_holds_and_the_runs_are_busy() {
     assert!(all.pins >= 20 && all.pins_swept >= 15, "{all}");
 }
 
+/// 5057: a pin that one sweep had read was deleted, past its grace, by another, and the first
+/// could not load it.
+#[test]
+fn seeds_that_once_failed_hold() {
+    hold([1007, 5057]);
+}
+
 #[test]
 fn a_seed_replays_exactly() {
     let trace = || run(&Scenario::of(7)).unwrap().trace;

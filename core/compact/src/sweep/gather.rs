@@ -99,7 +99,18 @@ impl Compactor {
         if !files && !ledger && gathered.log.iter().find(is_old).is_none() {
             return Ok(None);
         }
-        let reach = self.log.reach(&gathered.index, version).await?;
+        let reach = match self.log.reach(&gathered.index, version).await {
+            Ok(reach) => reach,
+            // Another sweep has passed since the LIST: it leaves nothing to this one.
+            Err(error @ stele_table::Error::Corrupt { .. }) => {
+                let now = self.log.index().await?.first_of_tail();
+                return match now == gathered.index.first_of_tail() {
+                    true => Err(error.into()),
+                    false => Ok(None),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
         let removed = reach.state.removed.iter();
         let retired = reach.base.ledger.retired.iter();
         Ok(Some(Old {

@@ -94,11 +94,11 @@ impl Compactor {
         let digests: HashSet<Digest> = keeping.iter().map(|(digest, _)| *digest).collect();
         lock(&self.pins).retain(&digests);
         let loads = keeping.iter();
-        let loads = loads.map(|(digest, pin)| self.kept(*digest, pin, index));
+        let loads = loads.map(|(digest, pin)| self.kept_now(*digest, pin, index));
         let loads: Vec<_> = loads.collect();
-        let all: Vec<Arc<Kept>> = stream::iter(loads).buffered(LOADS).try_collect().await?;
-        pinned.count = all.len() as u64;
-        for kept in all {
+        let all: Vec<Option<Arc<Kept>>> = stream::iter(loads).buffered(LOADS).try_collect().await?;
+        for kept in all.into_iter().flatten() {
+            pinned.count += 1;
             pinned.files.extend(kept.files.iter().cloned());
             pinned.ledger.extend(kept.ledger.iter().cloned());
             pinned.log.extend(kept.log.iter().cloned());
@@ -145,6 +145,22 @@ impl Compactor {
         })?;
         let put = self.store.put_new(&key, bytes).await?;
         Ok(!matches!(put, Put::Other(_)))
+    }
+
+    /// What one pin keeps; `None` when another sweep has deleted it since it was read.
+    async fn kept_now(
+        &self,
+        digest: Digest,
+        pin: &Pin,
+        index: &LogIndex,
+    ) -> Result<Option<Arc<Kept>>> {
+        match self.kept(digest, pin, index).await {
+            Ok(kept) => Ok(Some(kept)),
+            Err(error) => match Pins::read_one(&self.store, &pin.name).await? {
+                Some(now) if now.digest == digest => Err(error),
+                _ => Ok(None),
+            },
+        }
     }
 
     /// What one pin keeps.
