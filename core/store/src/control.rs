@@ -47,6 +47,6 @@ impl ControlStore {
     /// # Errors
     /// [`Error::Request`](crate::Error::Request) when any page fails.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        objects::list(&self.tier, &self.path(""), &self.path(prefix), prefix).await
+        objects::list(&self.tier, &self.path(""), &self.path(prefix), prefix, None).await
     }
 }

@@ -82,8 +82,12 @@ pub(crate) async fn list(
     base: &Path,
     path: &Path,
     prefix: &str,
+    after: Option<&Path>,
 ) -> Result<Vec<ObjectInfo>> {
-    let stream = tier.store().list(Some(path));
+    let stream = match after {
+        None => tier.store().list(Some(path)),
+        Some(after) => tier.store().list_with_offset(Some(path), after),
+    };
     let mut objects: Vec<ObjectInfo> = stream
         .map_ok(|meta| info(base, meta))
         .try_collect()

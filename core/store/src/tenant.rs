@@ -170,7 +170,18 @@ impl TenantStore {
     /// # Errors
     /// [`Error::Request`] when any page fails: a listing is complete or an error.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        objects::list(&self.tier, &self.path(""), &self.path(prefix), prefix).await
+        let (base, path) = (self.path(""), self.path(prefix));
+        objects::list(&self.tier, &base, &path, prefix, None).await
+    }
+
+    /// Like [`TenantStore::list`], of the keys greater than `after` alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>> {
+        let (base, path) = (self.path(""), self.path(prefix));
+        let after = self.path(after);
+        objects::list(&self.tier, &base, &path, prefix, Some(&after)).await
     }
 
     /// The least key below `prefix` from the first page of its LIST; heads are named so that

@@ -2,6 +2,7 @@
 //!
 //! Whatever the start, the rest is the same: follow the entries to the first absent one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +24,10 @@ type Base = (TableState, Option<Bytes>);
 
 impl TableLog {
     /// The newest version, starting from the head of `version`.
+    ///
+    /// The newest head can be an old one (writing them may fail for days), and sweep may leave its
+    /// entry to a pin and take the next one. So an absent entry proves nothing here: a LIST of
+    /// what comes after the head, beside the GETs, shows whether the log goes on beyond a gap.
     pub(crate) async fn load_at(&self, version: Option<u64>) -> Result<Option<Arc<TableState>>> {
         let Some(version) = version else {
             return self.load_by_log().await;
@@ -32,20 +37,28 @@ impl TableLog {
             keys::log_entry(version),
             keys::log_entry(version + 1),
         );
-        let (head, entry, after) = join!(
+        let (head, entry, after, later) = join!(
             self.store.get_opt(&head),
             self.store.get_opt(&entry),
-            self.store.get_opt(&after)
+            self.store.get_opt(&after),
+            self.store.list_after(keys::LOG, &entry)
         );
-        let (head, entry, after) = (head?, entry?, after?);
+        let (head, entry, after, later) = (head?, entry?, after?, later?);
         let usable = head.zip(entry).and_then(|(head, entry)| {
             usable_head(version, &head, &entry)
                 .inspect_err(|damage| tracing::warn!(version, %damage, "a head is not usable"))
                 .ok()
         });
-        match usable {
-            Some(state) => self.follow(Arc::new(state), after).await.map(Some),
-            None => self.load_by_log().await,
+        let Some(state) = usable else {
+            return self.load_by_log().await;
+        };
+        let newest = later.iter().filter_map(|o| keys::log_entry_version(&o.key));
+        let newest = newest.max().unwrap_or(version);
+        match self.follow(Arc::new(state), after).await {
+            Ok(state) if state.version >= newest => Ok(Some(state)),
+            // A gap, or a ghost in it that names objects that are gone.
+            Ok(_) | Err(Error::Corrupt { .. }) if newest > version => self.load_by_log().await,
+            other => other.map(Some),
         }
     }
 
@@ -110,8 +123,8 @@ impl TableLog {
         Ok(bytes)
     }
 
-    /// The newest version by the log alone: `_last_checkpoint`, else any checkpoint that is
-    /// still whole, else version 0. The LIST beside it shows gaps, which GETs alone cannot.
+    /// The newest version by the log alone: the newest checkpoint that is still whole, else
+    /// version 0. The LIST beside it shows gaps, which GETs alone cannot.
     pub(crate) async fn load_by_log(&self) -> Result<Option<Arc<TableState>>> {
         let hint_key = keys::last_checkpoint();
         let (hint, listed) = join!(self.store.get_opt(&hint_key), self.store.list(keys::LOG));
@@ -140,12 +153,14 @@ impl TableLog {
                 .inspect_err(|damage| tracing::warn!(%damage, "_last_checkpoint is not usable"))
                 .ok()
         });
-        let hinted = hinted.map(|hint| hint.version);
-        let checkpoints = listed.iter().rev();
+        // The newest first: after an older one, of a pin or of a hint that stayed behind, there
+        // may be a gap.
+        let checkpoints = listed.iter();
         let checkpoints = checkpoints.filter_map(|o| keys::checkpoint_version(&o.key));
-        let others = checkpoints.filter(|version| Some(*version) != hinted);
+        let hinted = hinted.map(|hint| hint.version);
+        let checkpoints: BTreeSet<u64> = checkpoints.chain(hinted).collect();
         let mut first_damage = None;
-        for version in hinted.into_iter().chain(others) {
+        for version in checkpoints.into_iter().rev() {
             match self.base_at_checkpoint(version).await {
                 Ok(base) => return Ok(Some(base)),
                 Err(error @ Error::Corrupt { .. }) => {

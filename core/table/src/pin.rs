@@ -477,7 +477,17 @@ mod tests {
             assert_eq!(good.parse::<PinName>().unwrap().as_str(), good);
         }
         let longer = "x".repeat(65);
-        for bad in ["", "_", "2026-11-22", "A", "a.b", "a/b", "..", "ä", longer.as_str()] {
+        for bad in [
+            "",
+            "_",
+            "2026-11-22",
+            "A",
+            "a.b",
+            "a/b",
+            "..",
+            "ä",
+            longer.as_str(),
+        ] {
             assert!(bad.parse::<PinName>().is_err(), "{bad}");
         }
     }

@@ -18,7 +18,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 #[tokio::test]
-async fn a_cold_load_is_one_list_and_three_gets_and_a_refresh_is_one_get() {
+async fn a_cold_load_is_two_lists_and_three_gets_and_a_refresh_is_one_get() {
     let store = Watched::new();
     let state = table(&store.log(), 7).await;
     store.requests();
@@ -32,6 +32,7 @@ async fn a_cold_load_is_one_list_and_three_gets_and_a_refresh_is_one_get() {
         format!("GET {head}"),
         format!("GET {entry}"),
         next.clone(),
+        "LIST table/_delta_log".to_owned(),
     ];
     assert_eq!(store.requests(), expected);
     log.refresh(&loaded).await.unwrap();
@@ -46,7 +47,7 @@ async fn a_view_lists_l0_before_it_reads_the_log_and_one_get_keeps_it_current() 
     let log = store.log();
     View::read(&log, None).await.unwrap();
     let requests = store.requests();
-    assert_eq!(requests.len(), 5);
+    assert_eq!(requests.len(), 6);
     assert_eq!(requests[..2], ["LIST l0", "LIST table/heads"]);
     let view = View::read_cached(&log).await.unwrap();
     let next = format!("GET {}", keys::log_entry(4));
@@ -127,7 +128,7 @@ async fn a_reader_that_sleeps_through_a_sweep_begins_again() {
     assert_eq!(log.load().await.unwrap().unwrap(), state);
     let lists = store.requests();
     let lists = lists.iter().filter(|r| r.starts_with("LIST")).count();
-    assert_eq!(lists, 2);
+    assert_eq!(lists, 4);
 }
 
 #[tokio::test]
@@ -183,6 +184,35 @@ async fn an_older_head_is_followed_to_the_newest_version() {
         store.remove(&keys::head(version)).await;
     }
     assert_eq!(store.log().load().await.unwrap().unwrap(), state);
+}
+
+/// No head was written for long, and sweep left the old one's entry to a pin.
+#[tokio::test]
+async fn a_gap_after_an_old_head_or_checkpoint_is_not_the_end_of_the_log() {
+    let store = Watched::new();
+    let state = table(&store.log(), 50).await;
+    for version in 6..=50 {
+        store.remove(&keys::head(version)).await;
+    }
+    for version in 7..40 {
+        store.remove(&keys::log_entry(version)).await;
+    }
+    assert_eq!(store.log().load().await.unwrap().unwrap(), state);
+    assert_eq!(store.log().load_from_log().await.unwrap().unwrap(), state);
+    // The same, with the hint at a checkpoint that only a pin keeps.
+    let store = Watched::new();
+    table(&store.log(), 20).await;
+    let hint = store.tenant().get(&keys::last_checkpoint()).await.unwrap();
+    let log = store.log();
+    let mut state = log.load().await.unwrap().unwrap();
+    for n in 21..=50 {
+        state = committed(&log, &state, simple(n)).await;
+    }
+    for version in 22..40 {
+        store.remove(&keys::log_entry(version)).await;
+    }
+    store.replace(&keys::last_checkpoint(), hint).await;
+    assert_eq!(store.log().load_from_log().await.unwrap().unwrap(), state);
 }
 
 #[tokio::test]
