@@ -181,7 +181,7 @@ mod tests {
             ("hourly=1001", "\"hourly=1001\" is over 1000"),
             ("", "is none of"),
         ] {
-            let error = read(text).unwrap_err();
+            let error = read(text).expect_err(text);
             assert!(error.contains(said), "{error}");
         }
     }
