@@ -340,6 +340,23 @@ async fn a_commit_that_took_longer_than_a_quarter_of_the_history_is_not_believed
     assert_eq!(slow.newest_seen().unwrap(), state);
 }
 
+/// It wrote its entry and slept until others had gone on and swept that, too.
+#[tokio::test]
+async fn a_commit_that_was_swept_before_it_was_read_back_is_no_damage() {
+    let store = Watched::new();
+    let slow = store.log();
+    let on = table(&slow, 5).await;
+    let other = Watched::new();
+    let state = table(&other.log(), 25).await;
+    let read_back = format!("GET {}", keys::log_entry(6));
+    store.sleep_before(read_back, Options::default().history_us, Vec::new());
+    store.adopt_in_sleep(&other, state.ledger.manifest_version);
+    let Outcome::Moved(newest) = slow.commit(&on, simple(6)).await.unwrap() else {
+        panic!("believed in what it could not read back");
+    };
+    assert_eq!(newest, state);
+}
+
 /// Between "there is no table" and the PUT of version 0 others made it, filled it and swept.
 #[tokio::test]
 async fn a_table_that_was_created_meanwhile_is_the_one_that_counts() {
