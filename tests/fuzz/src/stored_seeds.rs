@@ -6,9 +6,9 @@ use bytes::Bytes;
 use stele_compact::{Budget, Compactor, Options};
 use stele_format::{batch, l0};
 use stele_model::time::{DAY_US, HOUR_US};
-use stele_model::{Clock, TenantId};
+use stele_model::{Clock, Digest, TenantId};
 use stele_store::Tier;
-use stele_table::TableLog;
+use stele_table::{Mark, Pin, PinName, TableLog, Why, raw};
 use stele_testkit::gen_rows::RowGen;
 use stele_testkit::{ManualClock, MemoryStore, Rng, SeededIds};
 
@@ -126,6 +126,25 @@ pub fn keys() -> Vec<Vec<u8>> {
 /// Of [`crate::table::log_entry`].
 pub fn log_entry() -> Vec<Vec<u8>> {
     objects("_delta_log/", ".json")
+}
+
+/// Of [`crate::table::pin`].
+pub fn pin() -> Vec<Vec<u8>> {
+    let name: PinName = "noon".parse().expect("a name");
+    let states = head()
+        .into_iter()
+        .filter_map(|json| raw::head(&zstd::encode_all(&json[..], 1).ok()?).ok());
+    let pins = states.filter_map(|state| {
+        let pin = Pin::new(name.clone(), &state, 7, Why::Weekly, "why").ok()?;
+        pin.encode().ok()
+    });
+    let mark = Mark {
+        pin: Digest([7; 16]),
+        marked_us: 9,
+        withdrawn: true,
+    };
+    let mark = mark.encode().ok();
+    pins.chain(mark).map(|bytes| bytes.to_vec()).collect()
 }
 
 /// Of [`crate::table::head`].

@@ -5,7 +5,7 @@
 //! the check they should have.
 
 use bytes::Bytes;
-use stele_table::{LogEntry, raw};
+use stele_table::{LogEntry, Mark, Pin, TableState, raw};
 
 fn packed(json: &[u8]) -> Vec<u8> {
     zstd::encode_all(json, 1).expect("memory takes it")
@@ -21,6 +21,23 @@ pub fn log_entry(data: &[u8]) {
     let _ = entry.conservation().check();
     assert_eq!(entry.operation().is_empty(), entry.operation() == "");
     assert!(entry.add.iter().all(|file| !file.windows.is_empty()));
+}
+
+/// What was decoded is the same after another encoding, and is found to be that of its version or
+/// not.
+pub fn pin(data: &[u8]) {
+    let bytes = raw::checked(data);
+    let name = "noon".parse().expect("a name");
+    if let Ok(pin) = Pin::decode(&name, &bytes) {
+        let again = pin.encode().expect("a decoded pin is encodable");
+        assert_eq!(Pin::decode(&name, &again).expect("it is ours"), pin);
+        assert!(pin.is_same(&pin));
+        let _ = pin.check(&TableState::default());
+    }
+    if let Ok(mark) = Mark::decode(&bytes) {
+        let again = mark.encode().expect("a decoded mark is encodable");
+        assert_eq!(Mark::decode(&again).expect("it is ours"), mark);
+    }
 }
 
 /// `head JSON \0 entry`: a head is the same after another encoding, and an entry applied to it
