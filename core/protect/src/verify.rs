@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use stele_format::l0;
 use stele_model::chain;
-use stele_store::{ControlStore, TenantStore, keys, sealed};
+use stele_store::{ControlStore, ObjectInfo, TenantStore, keys, sealed};
 use stele_table::{TableLog, TableState};
 
 use crate::data;
@@ -110,21 +111,10 @@ pub async fn verify_control(control: &ControlStore) -> Vec<Finding> {
         Ok(listed) => listed,
         Err(error) => return vec![finding(TOKENS, &chain(&error))],
     };
-    let reads = listed.into_iter().map(|object| async move {
-        let bytes = control.get_opt(&object.key).await;
-        (object.key, bytes)
-    });
-    let mut reads = stream::iter(reads).buffered(READS);
-    let mut findings = Vec::new();
-    while let Some((key, bytes)) = reads.next().await {
-        match bytes {
-            Ok(Some(bytes)) if sealed::unseal(&bytes).is_some() => {}
-            Ok(Some(_)) => findings.push(finding(&key, UNSEALED)),
-            Ok(None) => findings.push(finding(&key, "was listed and is gone")),
-            Err(error) => findings.push(finding(&key, &chain(&error))),
-        }
-    }
-    findings
+    let read = async |key: &str| control.get_opt(key).await;
+    let damaged = unsealed(listed, read, Some("was listed and is gone")).await;
+    let damaged = damaged.into_iter();
+    damaged.map(|(key, what)| finding(&key, &what)).collect()
 }
 
 /// Settings and markers, which carry digests of themselves.
@@ -133,20 +123,35 @@ async fn check_sealed(store: &TenantStore, prefix: &str, report: &mut VerifyRepo
         Ok(listed) => listed,
         Err(error) => return report.find(Check::Objects, prefix, chain(&error)),
     };
+    // Markers are swept.
+    let read = async |key: &str| store.get_opt(key).await;
+    for (key, what) in unsealed(listed, read, None).await {
+        report.find(Check::Objects, key, what);
+    }
+}
+
+/// What is wrong with listed objects that carry digests of themselves, by key; `gone` is what to
+/// say of one that is not there any more, if anything.
+async fn unsealed(
+    listed: Vec<ObjectInfo>,
+    read: impl AsyncFn(&str) -> stele_store::Result<Option<Bytes>>,
+    gone: Option<&str>,
+) -> Vec<(String, String)> {
     let reads = listed.into_iter().map(|object| async {
-        let bytes = store.get_opt(&object.key).await;
+        let bytes = read(&object.key).await;
         (object.key, bytes)
     });
-    let mut reads = stream::iter(reads).buffered(READS);
-    while let Some((key, bytes)) = reads.next().await {
-        match bytes {
-            Ok(Some(bytes)) if sealed::unseal(&bytes).is_some() => {}
-            Ok(Some(_)) => report.find(Check::Objects, key, UNSEALED),
-            // Markers are swept.
-            Ok(None) => {}
-            Err(error) => report.find(Check::Objects, key, chain(&error)),
-        }
-    }
+    let wrong = |(key, bytes): (String, stele_store::Result<Option<Bytes>>)| {
+        let what = match bytes {
+            Ok(Some(bytes)) if sealed::unseal(&bytes).is_some() => None,
+            Ok(Some(_)) => Some(UNSEALED.to_owned()),
+            Ok(None) => gone.map(str::to_owned),
+            Err(error) => Some(chain(&error)),
+        };
+        std::future::ready(what.map(|what| (key, what)))
+    };
+    let reads = stream::iter(reads).buffered(READS);
+    reads.filter_map(wrong).collect().await
 }
 
 /// The newest state, read by heads and by the log alone; both must agree.
