@@ -5,6 +5,12 @@
 pub trait Clock: Send + Sync {
     /// µs since the epoch, UTC.
     fn now_us(&self) -> i64;
+
+    /// µs since some instant of this process, never less than before: for durations, which the wall
+    /// clock can tell wrong when it is set. A clock that is never set may answer its time.
+    fn steady_us(&self) -> i64 {
+        self.now_us()
+    }
 }
 
 /// Makes names that no one has used.

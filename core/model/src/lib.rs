@@ -28,7 +28,7 @@ pub use digest::{Digest, RowsHash};
 pub use error::{ErrorKind, chain};
 pub use file::FileStats;
 pub use limits::{Limits, RawRetention};
-pub use names::{L0Name, TenantId};
+pub use names::{L0Name, TenantId, TierId};
 pub use receipt::ReceiptId;
 pub use rejection::{Positions, Rejection, Rejections};
 pub use resolution::Resolution;

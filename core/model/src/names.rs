@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::window::{Window, WindowSet};
@@ -35,12 +35,9 @@ impl FromStr for TenantId {
     type Err = TenantError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed =
-            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-        if (1..=40).contains(&text.len()) && text.bytes().all(allowed) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(TenantError(text.chars().take(60).collect()))
+        match is_name(text, 40) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(TenantError(shortened(text))),
         }
     }
 }
@@ -49,6 +46,60 @@ impl fmt::Display for TenantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A tier: 1 to 20 characters of `a-z`, `0-9`, `_` and `-`. Given when the tier is added, and never
+/// given to another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TierId(String);
+
+/// A text that is no tier name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("tier {0:?} is not 1 to 20 characters of a-z, 0-9, _ and -")]
+pub struct TierError(String);
+
+impl TierId {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for TierId {
+    type Error = TierError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match is_name(&text, 20) {
+            true => Ok(Self(text)),
+            false => Err(TierError(shortened(&text))),
+        }
+    }
+}
+
+impl FromStr for TierId {
+    type Err = TierError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl fmt::Display for TierId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names go into keys: nothing in them can lead elsewhere.
+fn is_name(text: &str, length_max: usize) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    (1..=length_max).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
 }
 
 /// The name of an L0 object, `<digest>-<first hour>-<last hour>.parquet`: the digest of its
@@ -117,6 +168,17 @@ mod tests {
             "team_1-x".parse::<TenantId>().map(|t| t.to_string()),
             Ok("team_1-x".to_owned())
         );
+    }
+
+    #[test]
+    fn tiers_are_named_like_tenants_and_shorter() {
+        assert_eq!(
+            "cold-2".parse::<TierId>().expect("valid").as_str(),
+            "cold-2"
+        );
+        for bad in ["", "..", "a/b", "A", &"x".repeat(21)] {
+            assert!(bad.parse::<TierId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The real clock and the real sources of fresh names and of secrets.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -17,6 +18,12 @@ impl Clock for SystemClock {
             Ok(since) => micros(since),
             Err(before) => -micros(before.duration()),
         }
+    }
+
+    fn steady_us(&self) -> i64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let since = START.get_or_init(Instant::now).elapsed();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
 }
 
