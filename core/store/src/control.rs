@@ -5,7 +5,7 @@ use object_store::path::Path;
 
 use crate::error::Result;
 use crate::objects;
-use crate::tenant::{ObjectInfo, Put};
+use crate::tenant::{ObjectInfo, Put, Stored};
 use crate::tier::{CONTROL, Tier};
 
 /// The objects below `<tier>/control/`, which belong to no tenant. Cheap to clone. It can neither
@@ -38,8 +38,15 @@ impl ControlStore {
     /// # Errors
     /// [`Error::Request`](crate::Error::Request) when the read failed.
     pub async fn get_opt(&self, key: &str) -> Result<Option<Bytes>> {
-        let stored = objects::get(&self.tier, &self.path(key), key).await;
-        Ok(objects::found(stored)?.map(|stored| stored.bytes))
+        Ok(self.stored_opt(key).await?.map(|stored| stored.bytes))
+    }
+
+    /// The whole object and the store's time of it, or `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::get_opt`].
+    pub async fn stored_opt(&self, key: &str) -> Result<Option<Stored>> {
+        objects::found(objects::get(&self.tier, &self.path(key), key).await)
     }
 
     /// Every object below `prefix` (a whole path component), to the last page, sorted by key.

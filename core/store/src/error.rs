@@ -86,6 +86,43 @@ pub enum Error {
         #[source]
         source: Box<object_store::Error>,
     },
+    /// A tier set cannot be read.
+    #[error("the tier set {key} is damaged: {why}")]
+    Epoch {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The epoch is taken by another set.
+    #[error(
+        "{url} holds another tier set of epoch {epoch}: someone else changed the tiers; look again"
+    )]
+    EpochTaken {
+        /// The epoch.
+        epoch: u64,
+        /// The tier.
+        url: String,
+    },
+    /// Two tiers hold different sets of one epoch.
+    #[error("{one} and {other} hold different tier sets of epoch {epoch}")]
+    EpochConflict {
+        /// The epoch.
+        epoch: u64,
+        /// A tier.
+        one: String,
+        /// Another.
+        other: String,
+    },
+    /// Several stores were named, and none holds a tier set.
+    #[error("{stores} stores were named and none of them holds a tier set: name one store")]
+    NoTierSet {
+        /// How many.
+        stores: usize,
+    },
+    /// A set that cannot be, or a change that the rules forbid.
+    #[error(transparent)]
+    TierSet(#[from] crate::tiers::TierSetError),
     /// The store lacks something that correctness rests on.
     #[error("the store fails {which}: {why}")]
     Incapable {
@@ -101,9 +138,15 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Url { .. } | Self::Configure { .. } => ErrorKind::Malformed,
+            Self::Url { .. } | Self::Configure { .. } | Self::NoTierSet { .. } => {
+                ErrorKind::Malformed
+            }
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::KeyHoldsOther { .. } | Self::Short { .. } => ErrorKind::Corrupt,
+            Self::KeyHoldsOther { .. }
+            | Self::Short { .. }
+            | Self::Epoch { .. }
+            | Self::EpochConflict { .. } => ErrorKind::Corrupt,
+            Self::EpochTaken { .. } | Self::TierSet(_) => ErrorKind::Conflict,
             Self::Incapable { .. } => ErrorKind::Internal,
             Self::Unknown { .. } | Self::Directory { .. } => ErrorKind::Unavailable,
             Self::Request { source, .. } => request_kind(source),

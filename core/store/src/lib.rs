@@ -21,6 +21,7 @@ mod probe;
 pub mod sealed;
 mod tenant;
 mod tier;
+mod tiers;
 
 pub use control::ControlStore;
 pub use error::{Error, Result};
@@ -28,3 +29,7 @@ pub use local::DurableLocal;
 pub use probe::{Capability, ProbeReport};
 pub use tenant::{L0Object, ObjectInfo, Put, Stored, TenantStore};
 pub use tier::Tier;
+pub use tiers::{
+    Current, Member, OpenTier, Opener, PublishedSet, Role, TierSet, TierSetError, TierState, Tiers,
+    Trouble, WritePolicy, newest_epoch, publish_epoch,
+};
