@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stele_model::{ErrorKind, L0Name};
+use stele_model::{ErrorKind, L0Name, TierId};
 
 /// The result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -20,6 +20,41 @@ pub enum Error {
     /// The store did not take the object, or it is not known whether it did.
     #[error("the batch could not be stored")]
     Store(#[source] stele_store::Error),
+    /// A tier that must hold the batch does not, or it is not known whether it does.
+    #[error("the batch could not be stored on tier {tier}")]
+    Tier {
+        /// The tier.
+        tier: TierId,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A tier failed a moment ago and is not tried again yet.
+    #[error("tier {tier} failed a moment ago")]
+    TierPaused {
+        /// The tier.
+        tier: TierId,
+    },
+    /// The store of a tier is not the one that was added.
+    #[error("tier {tier} holds no tier set: is it the store that was added, and mounted?")]
+    TierForeign {
+        /// The tier.
+        tier: TierId,
+    },
+    /// Writing took longer than a tier set may be acted on, again and again.
+    #[error("the tier set was out of date after each of {rounds} attempts")]
+    Slow {
+        /// How many.
+        rounds: u32,
+    },
+    /// The marker of a key says something else on a mirror.
+    #[error("{key} is another marker on tier {tier}")]
+    MarkerDiffers {
+        /// The marker's key in the store.
+        key: String,
+        /// The mirror.
+        tier: TierId,
+    },
     /// The name of the batch is taken by an object with other samples.
     #[error("l0/{name} holds other samples than its name says")]
     NameTaken {
@@ -81,11 +116,22 @@ impl Error {
             },
             Self::Worker(source) if source.is_panic() => ErrorKind::Internal,
             Self::Worker(_) | Self::Store(_) | Self::Marker(_) => ErrorKind::Unavailable,
-            Self::NameTaken { .. } | Self::MarkerDamaged { .. } => ErrorKind::Corrupt,
+            Self::TierPaused { .. } | Self::TierForeign { .. } | Self::Slow { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::NameTaken { .. } | Self::MarkerDamaged { .. } | Self::MarkerDiffers { .. } => {
+                ErrorKind::Corrupt
+            }
+            Self::Tier { source, .. } => source.kind(),
             Self::Group(source) => source.kind(),
             Self::KeyText { .. } => ErrorKind::Malformed,
             Self::KeyReused => ErrorKind::Contradiction,
             Self::KeyOld { .. } => ErrorKind::Conflict,
         }
+    }
+
+    /// Whether it is the fault of a store alone, not of what it holds.
+    pub(crate) fn is_of_store(&self) -> bool {
+        self.kind() == ErrorKind::Unavailable
     }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
-use stele_model::{Batch, L0Name};
-use stele_store::TenantStore;
+use stele_model::Batch;
 use tokio::sync::{Notify, watch};
 
+use crate::durable::{Durable, Stored};
 use crate::error::{Error, Result};
-use crate::object::{self, Batches};
+use crate::object::{Batches, Object};
 
 /// How long and how much batches gather.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +36,12 @@ impl Default for GroupLimits {
 }
 
 /// What a group comes to, for each of its requests.
-type Outcome = std::result::Result<L0Name, Arc<Error>>;
+type Outcome = std::result::Result<Stored, Arc<Error>>;
 type Work = BoxFuture<'static, Outcome>;
 
 /// The groups of one tenant.
 pub(crate) struct Groups {
-    store: TenantStore,
+    durable: Arc<Durable>,
     limits: GroupLimits,
     gathering: Mutex<Option<Gathering>>,
     /// PUTs in flight.
@@ -128,9 +128,9 @@ impl Drop for Open {
 }
 
 impl Groups {
-    pub fn new(store: TenantStore, limits: GroupLimits) -> Arc<Self> {
+    pub fn new(durable: Arc<Durable>, limits: GroupLimits) -> Arc<Self> {
         Arc::new(Self {
-            store,
+            durable,
             limits,
             gathering: Mutex::default(),
             in_flight: watch::Sender::new(0),
@@ -145,7 +145,7 @@ impl Groups {
 
     /// Stores the batch in an object with whatever else there is to store. When it returns, the
     /// object is durable.
-    pub async fn put(self: &Arc<Self>, batch: Batch) -> Result<L0Name> {
+    pub async fn put(self: &Arc<Self>, batch: Batch) -> Result<Stored> {
         self.join(batch).await.map_err(Error::Group)
     }
 
@@ -195,7 +195,11 @@ async fn gather(open: Open) -> Outcome {
 }
 
 async fn send(group: Arc<Group>, flight: Flight) -> Outcome {
-    let put = object::put(&flight.0.store, group.take()).await;
+    let put = async {
+        let object = Object::of(group.take()).await?;
+        flight.0.durable.put(&object).await
+    };
+    let put = put.await;
     drop(flight);
     put.map_err(Arc::new)
 }

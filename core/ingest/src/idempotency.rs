@@ -5,6 +5,7 @@
 //! the samples that carry none: the same rows, the same digest, and the ledger counts a batch once.
 //! Without the marker two requests with one body and no timestamps are two submissions.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stele_format::content_digest;
 use stele_model::Digest;
@@ -62,48 +63,57 @@ struct Marker {
     received_us: i64,
 }
 
-/// The receive time of the first attempt with `key`: `now_us` when this is it.
-pub(crate) async fn received_us(
-    store: &TenantStore,
-    key: &IdempotencyKey,
-    body: Digest,
-    now_us: i64,
-    age_us_max: i64,
-) -> Result<i64> {
-    let marker = Marker {
-        format: FORMAT,
-        body,
-        received_us: now_us,
-    };
-    let name = key.marker();
-    let damaged = |source| Error::MarkerDamaged {
-        key: name.clone(),
-        source,
-    };
-    let bytes = serde_json::to_vec(&marker).map_err(damaged)?;
-    let found = store.put_or_get(&name, sealed::seal(&bytes)).await;
-    let Some(found) = found.map_err(Error::Marker)? else {
-        return Ok(now_us);
-    };
-    let age_us = age_us(store, &found, now_us, age_us_max).await?;
-    if age_us > age_us_max {
-        return Err(Error::KeyOld {
-            age_secs: age_us / SECOND_US,
-            age_secs_max: age_us_max / SECOND_US,
-        });
-    }
-    let Some(json) = sealed::unseal(&found.bytes) else {
-        let text = "its check is not that of its text";
-        return Err(damaged(serde::de::Error::custom(text)));
-    };
-    let stored: Marker = serde_json::from_slice(&json).map_err(damaged)?;
-    if stored.format != FORMAT {
-        let text = format!("format {} is not {FORMAT}", stored.format);
-        return Err(damaged(serde::de::Error::custom(text)));
-    }
-    match stored.body == body {
-        true => Ok(stored.received_us),
-        false => Err(Error::KeyReused),
+/// One attempt at a submission that came with a key.
+pub(crate) struct Attempt {
+    pub key: IdempotencyKey,
+    /// The digest of the request.
+    pub body: Digest,
+    /// When it came, µs.
+    pub now_us: i64,
+    /// How old its marker may be, µs.
+    pub age_us_max: i64,
+}
+
+impl Attempt {
+    /// The receive time of the first attempt, which may be this one; and the marker's bytes.
+    pub async fn received_us(&self, store: &TenantStore) -> Result<(i64, Bytes)> {
+        let age_us_max = self.age_us_max;
+        let marker = Marker {
+            format: FORMAT,
+            body: self.body,
+            received_us: self.now_us,
+        };
+        let name = self.key.marker();
+        let damaged = |source| Error::MarkerDamaged {
+            key: name.clone(),
+            source,
+        };
+        let bytes = serde_json::to_vec(&marker).map_err(damaged)?;
+        let sealed = sealed::seal(&bytes);
+        let found = store.put_or_get(&name, sealed.clone()).await;
+        let Some(found) = found.map_err(Error::Marker)? else {
+            return Ok((self.now_us, sealed));
+        };
+        let age_us = age_us(store, &found, self.now_us, age_us_max).await?;
+        if age_us > age_us_max {
+            return Err(Error::KeyOld {
+                age_secs: age_us / SECOND_US,
+                age_secs_max: age_us_max / SECOND_US,
+            });
+        }
+        let Some(json) = sealed::unseal(&found.bytes) else {
+            let text = "its check is not that of its text";
+            return Err(damaged(serde::de::Error::custom(text)));
+        };
+        let stored: Marker = serde_json::from_slice(&json).map_err(damaged)?;
+        if stored.format != FORMAT {
+            let text = format!("format {} is not {FORMAT}", stored.format);
+            return Err(damaged(serde::de::Error::custom(text)));
+        }
+        match stored.body == self.body {
+            true => Ok((stored.received_us, found.bytes)),
+            false => Err(Error::KeyReused),
+        }
     }
 }
 

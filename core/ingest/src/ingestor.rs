@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use stele_model::time::DAY_US;
-use stele_model::{Batch, Day, Digest, L0Name, ReceiptId, Rows};
-use stele_store::TenantStore;
+use stele_model::{Batch, Day, Digest, L0Name, ReceiptId, Rows, TenantId};
+use stele_store::{TenantStore, Tiers};
 
+use crate::durable::Durable;
 use crate::error::Result;
 use crate::group::{GroupLimits, Groups};
-use crate::idempotency::{self, IdempotencyKey};
-use crate::object;
+use crate::idempotency::{Attempt, IdempotencyKey};
+use crate::object::Object;
 
 /// How an ingestor works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,14 +34,14 @@ impl Default for Options {
 /// Accepts batches for one tenant. Clones share its groups; share one per tenant and process.
 #[derive(Clone)]
 pub struct Ingestor {
-    store: TenantStore,
+    durable: Arc<Durable>,
     groups: Option<Arc<Groups>>,
     options: Options,
 }
 
 impl fmt::Debug for Ingestor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ingestor of {:?}", self.store)
+        write!(f, "Ingestor of {}", self.durable.tenant())
     }
 }
 
@@ -85,27 +86,29 @@ impl Prepared {
 }
 
 impl Ingestor {
-    /// An ingestor of `store`'s tenant: one request is one PUT.
+    /// An ingestor that writes to `store` alone: one request is one PUT.
     #[must_use]
     pub fn new(store: TenantStore) -> Self {
         Self::with_options(store, Options::default())
     }
 
-    /// An ingestor of `store`'s tenant.
+    /// An ingestor that writes to `store` alone.
     #[must_use]
     pub fn with_options(store: TenantStore, options: Options) -> Self {
-        let group = |limits| Groups::new(store.clone(), limits);
-        Self {
-            groups: options.group.map(group),
-            store,
-            options,
-        }
+        let tiers = Tiers::fixed(store.tier().clone());
+        Self::over(tiers, store.tenant().clone(), options)
     }
 
-    /// The store it writes to.
+    /// An ingestor of `tenant` that writes to every tier that the set of the moment asks for.
     #[must_use]
-    pub fn store(&self) -> &TenantStore {
-        &self.store
+    pub fn over(tiers: Tiers, tenant: TenantId, options: Options) -> Self {
+        let durable = Arc::new(Durable::new(tiers, tenant));
+        let group = |limits| Groups::new(Arc::clone(&durable), limits);
+        Self {
+            groups: options.group.map(group),
+            durable,
+            options,
+        }
     }
 
     /// The receive time of a request that came with `key` at `now_us`: that of the first attempt.
@@ -122,8 +125,13 @@ impl Ingestor {
         body: Digest,
         now_us: i64,
     ) -> Result<i64> {
-        let age_us_max = self.options.key_age_us_max;
-        idempotency::received_us(&self.store, key, body, now_us, age_us_max).await
+        let attempt = Attempt {
+            key: *key,
+            body,
+            now_us,
+            age_us_max: self.options.key_age_us_max,
+        };
+        self.durable.put_marker(&attempt).await
     }
 
     /// Stores `rows` as one batch. No row: nothing is stored, and there is no receipt.
@@ -137,8 +145,8 @@ impl Ingestor {
         }
     }
 
-    /// Stores a prepared batch with exactly one PUT, or in a group with others, and no other
-    /// request while the store is well. When it returns, the object is durable.
+    /// Stores a prepared batch with exactly one PUT to each tier, or in a group with others, and no
+    /// other request while the stores are well. When it returns, the object is durable.
     ///
     /// # Errors
     /// [`Error::Store`](crate::Error::Store) when that is not known to be so: the batch is not
@@ -147,15 +155,18 @@ impl Ingestor {
     pub async fn put(&self, prepared: Prepared) -> Result<Receipt> {
         let Prepared { batch, id } = prepared;
         let rows = batch.rows.len() as u64;
-        let name = match &self.groups {
+        let stored = match &self.groups {
             Some(groups) => groups.put(batch).await?,
-            None => object::put(&self.store, [(batch.digest, batch)].into()).await?,
+            None => {
+                let object = Object::of([(batch.digest, batch)].into()).await?;
+                self.durable.put(&object).await?
+            }
         };
         Ok(Receipt {
             id,
-            name,
+            name: stored.name,
             rows,
-            tiers: vec![self.store.tier().url().to_owned()],
+            tiers: stored.tiers,
         })
     }
 }

@@ -16,21 +16,39 @@ const INLINE_ROWS_MAX: usize = 16_384;
 /// Batches by digest, so that each is there once, in the order in which an object holds them.
 pub(crate) type Batches = BTreeMap<Digest, Batch>;
 
-/// Stores `batches` as one object. When it returns, the object is durable.
-pub(crate) async fn put(store: &TenantStore, batches: Batches) -> Result<L0Name> {
-    let digests: Vec<Digest> = batches.keys().copied().collect();
-    let Encoded { name, bytes } = encode(batches).await?;
-    match store.l0_put(&name, bytes).await {
-        Ok(Put::Created | Put::Same) => {}
-        Ok(Put::Other(found)) => same_batches(&digests, name, found)?,
-        // Another version of the encoder may have stored the same samples.
-        Err(stele_store::Error::KeyHoldsOther { .. }) => {
-            let found = store.l0_get(&name).await.map_err(Error::Store)?;
-            same_batches(&digests, name, found)?;
-        }
-        Err(error) => return Err(Error::Store(error)),
+/// An object ready to be stored.
+pub(crate) struct Object {
+    pub name: L0Name,
+    bytes: Bytes,
+    digests: Vec<Digest>,
+}
+
+impl Object {
+    /// Encodes `batches`.
+    pub async fn of(batches: Batches) -> Result<Self> {
+        let digests = batches.keys().copied().collect();
+        let Encoded { name, bytes } = encode(batches).await?;
+        Ok(Self {
+            name,
+            bytes,
+            digests,
+        })
     }
-    Ok(name)
+
+    /// Stores it. When it returns, the object is durable there.
+    pub async fn put(&self, store: &TenantStore) -> Result<()> {
+        let name = self.name;
+        match store.l0_put(&name, self.bytes.clone()).await {
+            Ok(Put::Created | Put::Same) => Ok(()),
+            Ok(Put::Other(found)) => same_batches(&self.digests, name, found),
+            // Another version of the encoder may have stored the same samples.
+            Err(stele_store::Error::KeyHoldsOther { .. }) => {
+                let found = store.l0_get(&name).await.map_err(Error::Store)?;
+                same_batches(&self.digests, name, found)
+            }
+            Err(error) => Err(Error::Store(error)),
+        }
+    }
 }
 
 async fn encode(batches: Batches) -> Result<Encoded> {

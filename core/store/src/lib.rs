@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod control;
+mod cut;
 mod disk;
 mod error;
 pub mod keys;
@@ -24,6 +25,7 @@ mod tier;
 mod tiers;
 
 pub use control::ControlStore;
+pub use cut::Cut;
 pub use error::{Error, Result};
 pub use local::DurableLocal;
 pub use probe::{Capability, ProbeReport};

@@ -281,7 +281,7 @@ async fn several_stores_without_a_set_are_refused() {
 async fn a_fixed_tier_has_no_set_and_no_end() {
     let world = World::new(&["a"]);
     world.publish(&TierSet::first(id("a"), "a"), &["a"]).await;
-    let tiers = Tiers::fixed(world.stores["a"].clone(), world.clock.clone());
+    let tiers = Tiers::fixed(world.stores["a"].clone());
     let current = tiers.current().await.unwrap();
     world.clock.wall_us.store(i64::MAX, Ordering::Relaxed);
     assert!(tiers.holds(&current) && current.epoch() == 0);

@@ -132,6 +132,15 @@ impl Current {
     }
 }
 
+/// Of what has no lease.
+struct NoTime;
+
+impl Clock for NoTime {
+    fn now_us(&self) -> i64 {
+        0
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -139,10 +148,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tiers {
     /// One tier as it is, whatever set it may be part of: for a tool that works on that very tier.
     #[must_use]
-    pub fn fixed(tier: Tier, clock: Arc<dyn Clock>) -> Self {
+    pub fn fixed(tier: Tier) -> Self {
         let current = Current::fixed(tier.clone());
         let opener: Opener = Arc::new(move |_| Ok(tier.clone()));
-        let tiers = Self::new(Vec::new(), opener, clock);
+        let tiers = Self::new(Vec::new(), opener, Arc::new(NoTime));
         *lock(&tiers.inner.current) = Some(Arc::new(current));
         tiers
     }

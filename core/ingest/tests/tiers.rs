@@ -1,0 +1,240 @@
+//! Dual write: which tiers hold a batch when it is acknowledged.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use stele_ingest::{Error, IdempotencyKey, Ingestor, Options, Receipt, body_digest};
+use stele_model::time::SECOND_US;
+use stele_model::{Clock, ErrorKind, NO_EXTRA, Row, Rows, Series, TenantId, TierId};
+use stele_store::{
+    Cut, Opener, Role, TenantStore, Tier, TierSet, Tiers, WritePolicy, keys, publish_epoch,
+};
+use stele_testkit::{ManualClock, MemoryStore};
+
+/// Three stores behind switches, of which the set of the moment names some.
+struct World {
+    clock: ManualClock,
+    stores: BTreeMap<String, (Tier, Cut)>,
+    tiers: Tiers,
+    ingestor: Ingestor,
+}
+
+fn id(text: &str) -> TierId {
+    text.parse().unwrap()
+}
+
+fn rows(metric: &str) -> Rows {
+    let row = |ts_us| Row {
+        ts_us,
+        value: 1.5,
+        series: 0,
+        extra: NO_EXTRA,
+    };
+    Rows {
+        series: vec![Series {
+            metric: metric.to_owned(),
+            ..Series::default()
+        }],
+        rows: (0..3).map(row).collect(),
+        extras: Vec::new(),
+    }
+}
+
+fn tiers(stores: &BTreeMap<String, (Tier, Cut)>, clock: Arc<dyn Clock>) -> Tiers {
+    let of_opener = stores.clone();
+    let opener: Opener = Arc::new(move |url| Ok(of_opener[url].0.clone()));
+    Tiers::new(vec![stores["a"].0.clone()], opener, clock)
+}
+
+impl World {
+    fn tiers_by(&self, clock: Arc<dyn Clock>) -> Tiers {
+        tiers(&self.stores, clock)
+    }
+
+    async fn new(set: &TierSet) -> Self {
+        let clock = ManualClock::new(1_800_000_000_000_000);
+        let store = |name: &str| {
+            let memory = Arc::new(MemoryStore::new(clock.clone()));
+            let cut = Cut::over(&Tier::from_store(memory, "", name));
+            (name.to_owned(), cut)
+        };
+        let stores: BTreeMap<String, (Tier, Cut)> = ["a", "b", "c"].map(store).into();
+        let tiers = tiers(&stores, Arc::new(clock.clone()));
+        let world = Self {
+            ingestor: Ingestor::over(tiers.clone(), TenantId::default(), Options::default()),
+            clock,
+            stores,
+            tiers,
+        };
+        world.publish(set).await;
+        world
+    }
+
+    async fn publish(&self, set: &TierSet) {
+        for member in &set.members {
+            let (tier, _) = &self.stores[&member.url];
+            publish_epoch(tier, set).await.unwrap();
+        }
+    }
+
+    fn cut(&self, name: &str, is_cut: bool) {
+        self.stores[name].1.set(is_cut);
+    }
+
+    fn store(&self, name: &str) -> TenantStore {
+        self.stores[name].0.tenant(&TenantId::default())
+    }
+
+    async fn send(&self, metric: &str) -> Result<Receipt, Error> {
+        Ok(self.ingestor.accept(rows(metric)).await?.unwrap())
+    }
+
+    async fn holds(&self, name: &str, receipt: &Receipt) -> bool {
+        let listed = self.store(name).l0_list().await.unwrap();
+        listed.iter().any(|object| object.name == receipt.name)
+    }
+
+    async fn intents(&self, of: &str) -> Vec<String> {
+        let listed = self.store("a").list(&keys::repairs(&id(of))).await;
+        listed.unwrap().into_iter().map(|o| o.key).collect()
+    }
+}
+
+fn set() -> TierSet {
+    let first = TierSet::first(id("a"), "a");
+    first.adding(id("b"), "b", Role::Mirror).unwrap()
+}
+
+#[tokio::test]
+async fn a_joining_tier_gets_every_batch_before_its_receipt() {
+    let world = World::new(&set()).await;
+    let receipt = world.send("m").await.unwrap();
+    assert_eq!(receipt.tiers, ["a", "b"]);
+    assert!(world.holds("a", &receipt).await && world.holds("b", &receipt).await);
+}
+
+#[tokio::test]
+async fn under_policy_all_no_tier_may_fail() {
+    let world = World::new(&set()).await;
+    world.send("before").await.unwrap();
+    for name in ["a", "b"] {
+        world.cut(name, true);
+        let error = world.send(name).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        world.cut(name, false);
+        let receipt = world.send(name).await.unwrap();
+        assert!(world.holds("a", &receipt).await && world.holds("b", &receipt).await);
+    }
+    assert!(world.intents("b").await.is_empty());
+}
+
+#[tokio::test]
+async fn under_policy_primary_an_intent_stands_for_the_mirror_before_the_receipt() {
+    let set = set().joined(&id("b")).unwrap();
+    let world = World::new(&set.writing(WritePolicy::Primary)).await;
+    let whole = world.send("whole").await.unwrap();
+    assert_eq!(whole.tiers, ["a", "b"]);
+    world.cut("b", true);
+    let half = world.send("half").await.unwrap();
+    assert_eq!(half.tiers, ["a"]);
+    let next = world.send("next").await.unwrap();
+    let mut wanted = [half.name, next.name].map(|name| keys::repair(&id("b"), &name));
+    wanted.sort();
+    assert_eq!(world.intents("b").await, wanted);
+    world.cut("a", true);
+    assert!(world.send("none").await.is_err(), "the primary is needed");
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_the_tier_gets_nothing_and_nothing_is_acknowledged() {
+    let joined = set().joined(&id("b")).unwrap();
+    let world = World::new(&TierSet::first(id("a"), "a")).await;
+    // Published everywhere but on the mirror, whose store is empty.
+    for set in [set(), joined] {
+        publish_epoch(&world.stores["a"].0, &set).await.unwrap();
+    }
+    let error = world.send("m").await.unwrap_err();
+    assert!(error.to_string().contains("tier b"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(world.store("b").l0_list().await.unwrap().is_empty());
+}
+
+/// A clock that jumps by a minute after it was read a number of times.
+#[derive(Clone)]
+struct Jumps {
+    clock: ManualClock,
+    reads_left: Arc<AtomicI64>,
+}
+
+impl Clock for Jumps {
+    fn now_us(&self) -> i64 {
+        match self.reads_left.fetch_sub(1, Ordering::Relaxed) {
+            ..=0 => self.clock.now_us() + 61 * SECOND_US,
+            _ => self.clock.now_us(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_set_that_changed_during_the_writes_is_written_to_as_well() {
+    let world = World::new(&TierSet::first(id("a"), "a")).await;
+    let clock = Jumps {
+        clock: world.clock.clone(),
+        reads_left: Arc::new(AtomicI64::new(i64::MAX)),
+    };
+    let reads_left = Arc::clone(&clock.reads_left);
+    let tiers = world.tiers_by(Arc::new(clock));
+    let ingestor = Ingestor::over(tiers, TenantId::default(), Options::default());
+    let send = async |metric| ingestor.accept(rows(metric)).await.unwrap().unwrap();
+    assert_eq!(send("before").await.tiers, ["a"]);
+    world.publish(&set()).await;
+    // Within its lease the process goes on with what it knows: who joins copies that.
+    assert_eq!(send("within").await.tiers, ["a"]);
+    // Both clocks are read when the write begins; it sleeps for longer than the lease, and then
+    // finds that out.
+    reads_left.store(2, Ordering::Relaxed);
+    let receipt = send("across").await;
+    assert_eq!(receipt.tiers, ["a", "b"]);
+    assert!(world.holds("b", &receipt).await);
+}
+
+#[tokio::test]
+async fn the_marker_of_a_key_is_the_same_on_every_tier() {
+    let world = World::new(&set()).await;
+    let key = IdempotencyKey::new(b"k").unwrap();
+    let body = body_digest("/write", b"m value=1");
+    let first_us = world.clock.now_us();
+    let ask = || world.ingestor.received_us(&key, body, world.clock.now_us());
+    assert_eq!(ask().await.unwrap(), first_us);
+    let marker = |name| {
+        let store = world.store(name);
+        async move { store.get_opt(&key.marker()).await.unwrap() }
+    };
+    assert!(marker("a").await.is_some());
+    assert_eq!(marker("a").await, marker("b").await);
+    world.clock.advance(5 * SECOND_US);
+    assert_eq!(ask().await.unwrap(), first_us);
+    // The mirror, promoted, answers the same.
+    let joined = set().joined(&id("b")).unwrap();
+    for set in [joined.clone(), joined.promoting(&id("b"), false).unwrap()] {
+        world.publish(&set).await;
+    }
+    world.clock.advance(61 * SECOND_US);
+    assert_eq!(ask().await.unwrap(), first_us);
+    assert_eq!(world.tiers.current().await.unwrap().primary.url(), "b");
+}
+
+#[tokio::test]
+async fn a_marker_that_differs_on_a_mirror_is_no_acknowledgement() {
+    let world = World::new(&set()).await;
+    let key = IdempotencyKey::new(b"k").unwrap();
+    let mirror = world.store("b");
+    let other = mirror.put_new(&key.marker(), "other".into()).await;
+    other.unwrap();
+    let body = body_digest("/write", b"m value=1");
+    let asked = world.ingestor.received_us(&key, body, 1).await;
+    assert_eq!(asked.unwrap_err().kind(), ErrorKind::Corrupt);
+}
