@@ -37,6 +37,7 @@ pub(crate) fn create(entry: &LogEntry, digest: Digest) -> Result<TableState, Dam
         entry_digest: digest,
         operation: entry.operation().to_owned(),
         meta,
+        fence: entry.fence().cloned(),
         ..TableState::default()
     })
 }
@@ -67,6 +68,7 @@ pub(crate) fn apply(
     next.operation = entry.operation().to_owned();
     check_conserved(state, entry, attached)?;
     check_expiry(state, entry)?;
+    check_fence(state, entry)?;
     move_files(&mut next, entry)?;
     forget(&mut next, entry)?;
     match attached {
@@ -76,6 +78,9 @@ pub(crate) fn apply(
     }
     add_totals(&mut next.totals, entry);
     next.expired = entry.facts.expired.unwrap_or(next.expired);
+    if let Some(fence) = entry.fence() {
+        next.fence = Some(fence.clone());
+    }
     Ok(next)
 }
 
@@ -108,6 +113,24 @@ fn check_expiry(state: &TableState, entry: &LogEntry) -> Result<(), Damage> {
     };
     let refused = |refusal| Damage::Expiry(Box::new(refusal));
     change.check(state).map_err(refused)
+}
+
+/// A fence changes whose table it is and nothing else, and never back.
+fn check_fence(state: &TableState, entry: &LogEntry) -> Result<(), Damage> {
+    let Some(fence) = entry.fence() else {
+        return Ok(());
+    };
+    let facts = &entry.facts;
+    let is_empty = entry.add.is_empty()
+        && entry.remove.is_empty()
+        && facts.ledger.is_none()
+        && facts.gone.is_empty()
+        && facts.forget_removed.is_empty();
+    let known = state.fence.as_ref().map_or(0, |known| known.epoch);
+    if !is_empty || fence.epoch <= known {
+        return Err(Damage::value("fence", &fence.to_string()));
+    }
+    Ok(())
 }
 
 fn move_files(next: &mut TableState, entry: &LogEntry) -> Result<(), Damage> {
@@ -219,6 +242,9 @@ fn merge_ledger(
     }
     if manifest.expired != next.expired {
         return disagrees("the manifest's expired periods");
+    }
+    if manifest.fence != next.fence {
+        return disagrees("the manifest's fence");
     }
     if manifest.files_digest != files_digest(&next.files)? {
         return disagrees("the manifest's file list");

@@ -35,6 +35,8 @@ pub enum CommitKind {
     Expire,
     /// Merges the ledger and precedes a checkpoint; written by the table itself.
     Ledger,
+    /// Says whose compactors commit from here on; written by the table itself.
+    Fence,
 }
 
 impl CommitKind {
@@ -49,6 +51,7 @@ impl CommitKind {
             Self::Sweep => "sweep",
             Self::Expire => "expire",
             Self::Ledger => "ledger",
+            Self::Fence => "fence",
         }
     }
 }
@@ -204,7 +207,10 @@ impl Commit {
         if self.operation.0.parse::<Digest>().is_err() {
             return Err(Refusal::OperationId(self.operation.0.clone()));
         }
-        if matches!(self.kind, CommitKind::Create | CommitKind::Ledger) {
+        if matches!(
+            self.kind,
+            CommitKind::Create | CommitKind::Ledger | CommitKind::Fence
+        ) {
             return Err(Refusal::Kind);
         }
         if !on.exists() {

@@ -11,11 +11,14 @@ use crate::check::{self, sealed};
 use crate::commit::{Commit, CommitKind, Conservation};
 use crate::error::Damage;
 use crate::expired::Expired;
+use crate::fence::Fence;
 use crate::file::FileEntry;
 use crate::state::{LedgerObject, TableMeta, TableState};
 
 /// The layout of `commitInfo.stele`.
 const FORMAT: u32 = 1;
+/// The layout of one with a fence: software that knows of none must not read on.
+const FORMAT_FENCE: u32 = 2;
 const ENGINE: &str = concat!("stele/", env!("CARGO_PKG_VERSION"));
 
 /// What a commit consumed, in sums; the ledger file has the rows.
@@ -77,7 +80,19 @@ pub(crate) struct Facts {
     pub forget_removed: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired: Option<Expired>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
     pub conservation: Conservation,
+}
+
+impl Facts {
+    fn with_fence(mut self, fence: Option<&Fence>) -> Self {
+        if let Some(fence) = fence {
+            self.format = FORMAT_FENCE;
+            self.fence = Some(fence.clone());
+        }
+        self
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,6 +149,12 @@ impl LogEntry {
     #[must_use]
     pub fn expired(&self) -> Option<Expired> {
         self.facts.expired
+    }
+
+    /// Whose compactors commit from here on; of a fence and of a table created after one only.
+    #[must_use]
+    pub fn fence(&self) -> Option<&Fence> {
+        self.facts.fence.as_ref()
     }
 
     /// What it consumed, in sums.
@@ -195,7 +216,8 @@ impl Found {
             .info
             .ok_or_else(|| Damage::value("commitInfo", ""))?
             .stele;
-        if facts.format != FORMAT {
+        let format = facts.fence.as_ref().map_or(FORMAT, |_| FORMAT_FENCE);
+        if facts.format != format {
             return Err(Damage::value("format", &facts.format.to_string()));
         }
         let txn = self.txn.filter(|txn| txn.app_id == APP_ID);
@@ -216,6 +238,10 @@ impl Found {
         }
         if (facts.kind == CommitKind::Ledger) != facts.manifest.is_some() {
             return Err(Damage::value("manifest", facts.kind.as_str()));
+        }
+        let fences = facts.kind == CommitKind::Fence;
+        if fences && facts.fence.is_none() || facts.fence.is_some() && !(fences || created) {
+            return Err(Damage::value("fence", facts.kind.as_str()));
         }
         let consumed = facts.consumed.objects > 0;
         if (consumed || facts.conservation.overridden > 0) != facts.ledger.is_some() {
@@ -284,15 +310,20 @@ fn facts_on(on: &TableState, operation: &str, kind: CommitKind, timestamp_us: i6
         gone: Vec::new(),
         forget_removed: Vec::new(),
         expired: None,
+        fence: None,
         conservation: Conservation::default(),
     }
 }
 
 /// The entry that creates the table.
-pub(crate) fn encode_create(operation: &str, meta: &TableMeta) -> Result<Bytes, Damage> {
+pub(crate) fn encode_create(
+    operation: &str,
+    meta: &TableMeta,
+    fence: Option<&Fence>,
+) -> Result<Bytes, Damage> {
     let empty = TableState::default();
     let facts = facts_on(&empty, operation, CommitKind::Create, meta.created_us);
-    let mut lines = Lines::new(0, facts)?;
+    let mut lines = Lines::new(0, facts.with_fence(fence))?;
     lines.push(&Line::Protocol(Protocol::OURS))?;
     lines.push(&Line::MetaData(MetaData::new(meta, None)))?;
     Ok(sealed(lines.bytes))
@@ -312,6 +343,18 @@ pub(crate) fn encode_ledger(
         &on.meta,
         Some(&manifest.key),
     )))?;
+    Ok(sealed(lines.bytes))
+}
+
+/// The entry of a fence after `on`.
+pub(crate) fn encode_fence(
+    on: &TableState,
+    operation: &str,
+    fence: &Fence,
+    timestamp_us: i64,
+) -> Result<Bytes, Damage> {
+    let facts = facts_on(on, operation, CommitKind::Fence, timestamp_us);
+    let lines = Lines::new(on.version + 1, facts.with_fence(Some(fence)))?;
     Ok(sealed(lines.bytes))
 }
 

@@ -2,6 +2,7 @@
 
 use stele_model::{Digest, ErrorKind, time};
 
+use crate::fence::{Fence, Fenced};
 use crate::pin::PinName;
 use crate::retention::Kept;
 
@@ -31,6 +32,17 @@ pub enum Error {
         /// Which rule it breaks.
         #[source]
         refusal: Refusal,
+    },
+    /// The table is another writer's, or not yet this one's: nothing was written.
+    #[error(transparent)]
+    Fenced(Fenced),
+    /// A fence that would go back.
+    #[error("a fence for {asked} would follow one for {known}")]
+    FencedLater {
+        /// The fence there is.
+        known: Fence,
+        /// The one that was to be committed.
+        asked: Fence,
     },
     /// The store never said whether the entry exists. It may appear later, only with these bytes
     /// and only as this version: refresh and plan again under a fresh operation id.
@@ -156,6 +168,7 @@ impl Error {
             Self::Store(source) => source.kind(),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Refused { .. } => ErrorKind::Internal,
+            Self::FencedLater { .. } => ErrorKind::Conflict,
             Self::RetentionDays { .. }
             | Self::RetentionOrder { .. }
             | Self::PinName { .. }
@@ -166,9 +179,11 @@ impl Error {
             | Self::FutureVersion { .. }
             | Self::Swept { .. }
             | Self::SweptTime { .. } => ErrorKind::NotFound,
-            Self::Unresolved { .. } | Self::Slow { .. } | Self::Contended { .. } => {
-                ErrorKind::Unavailable
-            }
+            // The work is for another process, or for later; nothing is lost by waiting.
+            Self::Fenced(_)
+            | Self::Unresolved { .. }
+            | Self::Slow { .. }
+            | Self::Contended { .. } => ErrorKind::Unavailable,
         }
     }
 

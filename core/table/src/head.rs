@@ -15,6 +15,7 @@ use stele_store::keys;
 use crate::codec;
 use crate::error::Damage;
 use crate::expired::Expired;
+use crate::fence::Fence;
 use crate::file::FileEntry;
 use crate::state::{
     LedgerObject, LedgerState, RemovedFile, TableMeta, TableState, Totals, Unswept,
@@ -24,11 +25,14 @@ use crate::state::{
 const FORMAT: u32 = 1;
 /// The layout once something has: software that knows nothing of it must not read on.
 const FORMAT_EXPIRED: u32 = 2;
+/// The layout once the table is fenced, for the same reason.
+const FORMAT_FENCED: u32 = 3;
 
-fn format_of(expired: &Expired) -> u32 {
-    match expired.is_nothing() {
-        true => FORMAT,
-        false => FORMAT_EXPIRED,
+fn format_of(expired: &Expired, fence: Option<&Fence>) -> u32 {
+    match (expired.is_nothing(), fence) {
+        (_, Some(_)) => FORMAT_FENCED,
+        (true, None) => FORMAT,
+        (false, None) => FORMAT_EXPIRED,
     }
 }
 
@@ -47,6 +51,8 @@ struct HeadRef<'a> {
     removed: &'a [RemovedFile],
     #[serde(skip_serializing_if = "Expired::is_nothing")]
     expired: Expired,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fence: Option<&'a Fence>,
 }
 
 #[derive(Deserialize)]
@@ -64,12 +70,14 @@ struct Head {
     removed: Vec<RemovedFile>,
     #[serde(default)]
     expired: Expired,
+    #[serde(default)]
+    fence: Option<Fence>,
 }
 
-fn check_format(format: u32, expired: &Expired) -> Result<(), Damage> {
-    match format {
-        FORMAT | FORMAT_EXPIRED if format == format_of(expired) => Ok(()),
-        other => Err(Damage::value("format", &other.to_string())),
+fn check_format(format: u32, expired: &Expired, fence: Option<&Fence>) -> Result<(), Damage> {
+    match format == format_of(expired, fence) {
+        true => Ok(()),
+        false => Err(Damage::value("format", &format.to_string())),
     }
 }
 
@@ -99,7 +107,7 @@ pub(crate) fn files_by_path(
 /// The head of a version.
 pub(crate) fn encode_head(state: &TableState) -> Result<Bytes, Damage> {
     codec::pack(&HeadRef {
-        format: format_of(&state.expired),
+        format: format_of(&state.expired, state.fence.as_ref()),
         version: state.version,
         timestamp_us: state.timestamp_us,
         entry_digest: state.entry_digest,
@@ -111,13 +119,14 @@ pub(crate) fn encode_head(state: &TableState) -> Result<Bytes, Damage> {
         totals: &state.totals,
         removed: &state.removed,
         expired: state.expired,
+        fence: state.fence.as_ref(),
     })
 }
 
 /// The state a head holds; whether it is true is for the log to say.
 pub(crate) fn decode_head(bytes: &[u8]) -> Result<TableState, Damage> {
     let head: Head = codec::unpack(bytes)?;
-    check_format(head.format, &head.expired)?;
+    check_format(head.format, &head.expired, head.fence.as_ref())?;
     Ok(TableState {
         version: head.version,
         timestamp_us: head.timestamp_us,
@@ -130,6 +139,7 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<TableState, Damage> {
         totals: head.totals,
         removed: head.removed,
         expired: head.expired,
+        fence: head.fence,
     })
 }
 
@@ -147,6 +157,8 @@ pub(crate) struct Manifest {
     pub removed: Vec<RemovedFile>,
     #[serde(default, skip_serializing_if = "Expired::is_nothing")]
     pub expired: Expired,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
     /// The number of live files, which the checkpoint lists.
     pub files: u64,
     /// The digest of their list.
@@ -157,7 +169,7 @@ impl Manifest {
     /// The manifest of the ledger commit after `on`.
     pub fn new(on: &TableState, ledger: LedgerState) -> Result<Self, Damage> {
         Ok(Self {
-            format: format_of(&on.expired),
+            format: format_of(&on.expired, on.fence.as_ref()),
             version: on.version + 1,
             meta: on.meta.clone(),
             ledger,
@@ -165,6 +177,7 @@ impl Manifest {
             totals: on.totals,
             removed: on.removed.clone(),
             expired: on.expired,
+            fence: on.fence.clone(),
             files: on.files.len() as u64,
             files_digest: files_digest(&on.files)?,
         })
@@ -185,7 +198,7 @@ impl Manifest {
     /// The reverse of [`Manifest::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         let manifest: Self = codec::unpack(bytes)?;
-        check_format(manifest.format, &manifest.expired)?;
+        check_format(manifest.format, &manifest.expired, manifest.fence.as_ref())?;
         Ok(manifest)
     }
 

@@ -26,6 +26,7 @@ mod commit;
 mod entry;
 mod error;
 mod expired;
+mod fence;
 mod file;
 mod head;
 mod index;
@@ -51,6 +52,7 @@ pub use commit::{
 pub use entry::{Consumed, LogEntry};
 pub use error::{Damage, Error, Refusal, Result};
 pub use expired::Expired;
+pub use fence::{Fence, Fenced, Owner};
 pub use file::{FileEntry, FileKind};
 pub use index::{LogIndex, Verdict};
 pub use ledger::{Conflicts, Ledger, LedgerRow};

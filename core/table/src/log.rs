@@ -11,6 +11,7 @@ use stele_store::{TenantStore, keys};
 use crate::checkpoint;
 use crate::entry::LogEntry;
 use crate::error::{Damage, Error, Result};
+use crate::fence::Owner;
 use crate::ledger::{Ledger, LedgerCache, LedgerFile, LedgerRow};
 use crate::load::usable_head;
 use crate::state::{LedgerObject, TableState};
@@ -53,6 +54,7 @@ pub(crate) struct Memory {
 pub struct TableLog {
     pub(crate) store: TenantStore,
     pub(crate) options: Options,
+    pub(crate) owner: Option<Owner>,
     clock: Arc<dyn Clock>,
     memory: Mutex<Memory>,
 }
@@ -70,6 +72,7 @@ impl TableLog {
         Self {
             store,
             options,
+            owner: None,
             clock,
             memory: Mutex::default(),
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use stele_model::{Digest, L0Name, RowsHash, WindowSet};
 
 use crate::expired::Expired;
+use crate::fence::Fence;
 use crate::file::{FileEntry, FileKind};
 
 /// One version of the table: cheap to clone, never changed in place.
@@ -34,6 +35,8 @@ pub struct TableState {
     pub removed: Vec<RemovedFile>,
     /// Which periods have expired.
     pub expired: Expired,
+    /// Whose compactors commit after it; `None` before the first promotion.
+    pub fence: Option<Fence>,
 }
 
 /// What is fixed when a table is created.

@@ -77,7 +77,7 @@ fn one_commit() -> (TableState, Vec<u8>, Vec<u8>) {
         id: "id".to_owned(),
         created_us: 0,
     };
-    let created = encode_create(&Digest([8; 16]).to_string(), &meta).unwrap();
+    let created = encode_create(&Digest([8; 16]).to_string(), &meta, None).unwrap();
     let entry = LogEntry::decode(&created).unwrap();
     let empty = apply_mod::create(&entry, codec::digest(&created)).unwrap();
     let commit = commit();

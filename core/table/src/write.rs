@@ -8,7 +8,7 @@ use object_store::ObjectStoreExt;
 use stele_model::{Digest, ErrorKind};
 use stele_store::{Put, keys};
 
-use crate::apply::{Attached, apply, create};
+use crate::apply::{Attached, apply};
 use crate::checkpoint;
 use crate::codec;
 use crate::commit::{Commit, Outcome};
@@ -18,7 +18,7 @@ use crate::head::{Manifest, encode_head};
 use crate::ledger::{LedgerFile, OperationRows, SEGMENT_BATCHES_MAX, by_day};
 use crate::log::TableLog;
 use crate::reach::Reach;
-use crate::state::{LedgerObject, LedgerSegment, LedgerState, Retired, TableMeta, TableState};
+use crate::state::{LedgerObject, LedgerSegment, LedgerState, Retired, TableState};
 
 /// How often an entry is put, each time with the store's own retries, before its outcome is
 /// reported as unknown.
@@ -29,7 +29,7 @@ const READ_BACKS: u32 = 3;
 const LEDGER_WRITES: usize = 8;
 
 /// What became of an entry that was put.
-enum Slot {
+pub(crate) enum Slot {
     Ours,
     Taken,
     /// The entry may be below what sweep has deleted, where no reader will ever see it: the one
@@ -38,46 +38,15 @@ enum Slot {
 }
 
 impl TableLog {
-    /// The newest version; creates the table when there is none.
+    /// The newest version, for one who will commit; creates the table when there is none.
     ///
     /// # Errors
-    /// The store's, [`Error::Corrupt`] and [`Error::Slow`].
+    /// [`Error::Fenced`] when the table is not the owner's; else the store's, [`Error::Corrupt`]
+    /// and [`Error::Slow`].
     pub async fn load_or_create(&self, timestamp_us: i64) -> Result<Arc<TableState>> {
-        // Created late, version 0 may be one that others made, filled and swept meanwhile.
-        self.timely(|began_us, _| self.load_or_create_once(timestamp_us, began_us))
-            .await
-    }
-
-    async fn load_or_create_once(
-        &self,
-        timestamp_us: i64,
-        began_us: i64,
-    ) -> Result<Arc<TableState>> {
-        if let Some(state) = self.load_once().await? {
-            return Ok(state);
-        }
-        let created_us = timestamp_us - timestamp_us.rem_euclid(1000);
-        let seed = format!("{} {created_us}", self.store.tenant());
-        let operation = codec::digest(seed.as_bytes()).to_string();
-        let meta = TableMeta {
-            id: uuid_like(codec::digest(operation.as_bytes())),
-            created_us,
-        };
-        let key = keys::log_entry(0);
-        let damaged = |damage| Error::corrupt(&key, damage);
-        let bytes = entry::encode_create(&operation, &meta).map_err(damaged)?;
-        // Whoever wins: the table exists, and the entry that is there defines it.
-        let bytes = match self.store.put_new(&key, bytes.clone()).await? {
-            Put::Created | Put::Same => bytes,
-            Put::Other(theirs) => theirs,
-        };
-        let state = LogEntry::decode(&bytes)
-            .and_then(|entry| create(&entry, codec::digest(&bytes)))
-            .map_err(damaged)?;
-        let state = self.advance(Arc::new(state)).await?;
-        if state.version == 0 && self.in_time(began_us) {
-            self.write_head(&state).await;
-        }
+        let fence = self.fence_of_owner();
+        let state = self.newest_or_created(timestamp_us, fence.as_ref()).await?;
+        self.check_owner(&state)?;
         Ok(state)
     }
 
@@ -89,16 +58,17 @@ impl TableLog {
     /// follow; their failure does not undo the commit and is logged.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it breaks a rule (no entry was written), [`Error::Unresolved`]
-    /// when the store never said whether it exists; else the store's and [`Error::Corrupt`].
+    /// [`Error::Refused`] when it breaks a rule and [`Error::Fenced`] when the table is not the
+    /// owner's, both without an entry written; [`Error::Unresolved`] when the store never said whether it exists; else the store's and [`Error::Corrupt`].
     pub async fn commit(&self, planned_on: &Arc<TableState>, commit: Commit) -> Result<Outcome> {
         let refused = |refusal| Error::refused(&commit.operation.0, refusal);
         commit.check(planned_on).map_err(refused)?;
+        self.check_owner(planned_on)?;
         let began_us = self.now_us();
         if !self.trusts(planned_on) {
             let newest = self.refresh(planned_on).await?;
             if newest.entry_digest != planned_on.entry_digest {
-                return Ok(Outcome::Moved(newest));
+                return self.moved(newest);
             }
         }
         self.check_unconsumed(planned_on, &commit).await?;
@@ -119,13 +89,13 @@ impl TableLog {
         {
             Slot::Taken => {
                 let newest = self.refresh(planned_on).await?;
-                Ok(Outcome::Moved(newest))
+                self.moved(newest)
             }
             Slot::Unproven => {
                 let newest = self.load().await?;
                 let newest = newest.ok_or_else(|| damaged(Damage::Missing))?;
                 self.remember(&newest, began_us);
-                Ok(Outcome::Moved(newest))
+                self.moved(newest)
             }
             Slot::Ours => {
                 let state = self.settled(next, began_us).await;
@@ -133,6 +103,12 @@ impl TableLog {
                 Ok(Outcome::Committed(state))
             }
         }
+    }
+
+    /// Planning again is for those who may commit there.
+    fn moved(&self, newest: Arc<TableState>) -> Result<Outcome> {
+        self.check_owner(&newest)?;
+        Ok(Outcome::Moved(newest))
     }
 
     /// I5: no batch may become effective twice.
@@ -177,7 +153,7 @@ impl TableLog {
     }
 
     /// Puts the entry after `on`, which was trusted at `began_us`, until it is known whose it is.
-    async fn put_entry(
+    pub(crate) async fn put_entry(
         &self,
         on: &TableState,
         operation: &str,
@@ -253,7 +229,7 @@ impl TableLog {
     }
 
     /// Publishes a committed state: head and memory.
-    async fn settled(&self, state: TableState, seen_us: i64) -> Arc<TableState> {
+    pub(crate) async fn settled(&self, state: TableState, seen_us: i64) -> Arc<TableState> {
         let state = Arc::new(state);
         self.write_head(&state).await;
         self.remember(&state, seen_us);
@@ -261,7 +237,7 @@ impl TableLog {
     }
 
     /// Writes the head, best effort: a reader without it uses an older one or the log.
-    async fn write_head(&self, state: &TableState) {
+    pub(crate) async fn write_head(&self, state: &TableState) {
         let key = keys::head(state.version);
         let put = match encode_head(state) {
             Ok(bytes) => self.store.put_new(&key, bytes).await.map_err(Error::Store),
@@ -328,6 +304,7 @@ impl TableLog {
         timestamp_us: i64,
     ) -> Result<Option<Arc<TableState>>> {
         let began_us = self.now_us();
+        self.check_owner(state)?;
         if !self.trusts(state) {
             return Ok(None);
         }
@@ -433,7 +410,11 @@ impl TableLog {
     }
 }
 
-fn next_state(on: &TableState, bytes: &[u8], attached: &Attached) -> Result<TableState, Damage> {
+pub(crate) fn next_state(
+    on: &TableState,
+    bytes: &[u8],
+    attached: &Attached,
+) -> Result<TableState, Damage> {
     let entry = LogEntry::decode(bytes)?;
     apply(on, &entry, codec::digest(bytes), attached)
 }
@@ -447,7 +428,7 @@ fn retired(object: &LedgerObject, retired_us: i64) -> Retired {
 }
 
 /// A digest in the form foreign readers expect of a table id.
-fn uuid_like(digest: Digest) -> String {
+pub(crate) fn uuid_like(digest: Digest) -> String {
     let text = digest.to_string();
     format!(
         "{}-{}-{}-{}-{}",
