@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use stele_model::Clock;
 use stele_model::time::SECOND_US;
-use stele_store::{ControlStore, ObjectInfo};
+use stele_store::{ControlStore, ObjectInfo, Tiers};
 use subtle::ConstantTimeEq;
 use tokio::sync::Mutex;
 
@@ -45,7 +45,7 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All tokens of a store, as of at most [`AGE_MAX_US`] ago.
 pub struct Tokens {
-    store: ControlStore,
+    tiers: Tiers,
     clock: Arc<dyn Clock>,
     known: RwLock<Arc<Known>>,
     /// Held by the one request that refreshes.
@@ -96,11 +96,12 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// The tokens of `store`; no request is made yet.
+    /// The tokens of `tiers`: the primary's or, while that cannot be read, a mirror's. No request
+    /// is made yet.
     #[must_use]
-    pub fn new(store: ControlStore, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(tiers: Tiers, clock: Arc<dyn Clock>) -> Self {
         Self {
-            store,
+            tiers,
             clock,
             known: RwLock::default(),
             refreshing: Mutex::new(None),
@@ -194,39 +195,52 @@ impl Tokens {
     }
 
     async fn load(&self, known: &Known, as_of_us: i64) -> Result<Known> {
-        let mut loaded = Known {
-            as_of_us: Some(as_of_us),
-            ..Known::default()
-        };
-        let mut to_read = Vec::new();
-        for object in self.store.list(TOKENS).await? {
-            match Key::of(&object.key) {
-                Some(Key::Revoked(id)) => {
-                    loaded.revoked.insert(id);
-                }
-                Some(Key::Token(id)) => match known.tokens.get(&id) {
-                    // A damaged record is read again: damage on the way heals.
-                    Some(entry) if entry.object == object && entry.record.is_ok() => {
-                        loaded.tokens.insert(id, entry.clone());
-                    }
-                    _ => to_read.push((id, object)),
-                },
-                None => tracing::warn!(key = object.key, "a foreign object among the tokens"),
+        let current = self.tiers.current().await?;
+        let mut loaded = load(&current.primary.control(), known, as_of_us).await;
+        for mirror in current.complete_mirrors() {
+            if !matches!(loaded, Err(Error::Store(_))) {
+                break;
             }
+            loaded = load(&mirror.tier.control(), known, as_of_us).await;
         }
-        let reads = to_read.into_iter().map(|(id, object)| async move {
-            let record = read(&self.store, &id).await?.map(Arc::new);
-            if let Err(damage) = &record {
-                tracing::error!(token = %id, %damage, "a token is damaged and not accepted");
-            }
-            Ok::<_, Error>((id, Entry { object, record }))
-        });
-        let mut reads = futures::stream::iter(reads).buffer_unordered(READS_MAX);
-        while let Some((id, entry)) = reads.try_next().await? {
-            loaded.tokens.insert(id, entry);
-        }
-        Ok(loaded)
+        loaded
     }
+}
+
+/// What `store` says now; records that `known` has need not be read again.
+async fn load(store: &ControlStore, known: &Known, as_of_us: i64) -> Result<Known> {
+    let mut loaded = Known {
+        as_of_us: Some(as_of_us),
+        ..Known::default()
+    };
+    let mut to_read = Vec::new();
+    for object in store.list(TOKENS).await? {
+        match Key::of(&object.key) {
+            Some(Key::Revoked(id)) => {
+                loaded.revoked.insert(id);
+            }
+            Some(Key::Token(id)) => match known.tokens.get(&id) {
+                // A damaged record is read again: damage on the way heals.
+                Some(entry) if entry.object == object && entry.record.is_ok() => {
+                    loaded.tokens.insert(id, entry.clone());
+                }
+                _ => to_read.push((id, object)),
+            },
+            None => tracing::warn!(key = object.key, "a foreign object among the tokens"),
+        }
+    }
+    let reads = to_read.into_iter().map(|(id, object)| async move {
+        let record = read(store, &id).await?.map(Arc::new);
+        if let Err(damage) = &record {
+            tracing::error!(token = %id, %damage, "a token is damaged and not accepted");
+        }
+        Ok::<_, Error>((id, Entry { object, record }))
+    });
+    let mut reads = futures::stream::iter(reads).buffer_unordered(READS_MAX);
+    while let Some((id, entry)) = reads.try_next().await? {
+        loaded.tokens.insert(id, entry);
+    }
+    Ok(loaded)
 }
 
 /// Compares hashes in constant time. Whatever is wrong, before the secret is known to be right

@@ -16,7 +16,7 @@ use object_store::{
 };
 use stele_auth::{Damage, Error, NewToken, Scope, TokenText, Tokens, create, list, revoke};
 use stele_model::{Clock, Entropy, ErrorKind};
-use stele_store::{ControlStore, Tier, sealed};
+use stele_store::{ControlStore, Tier, Tiers, sealed};
 
 const S: i64 = 1_000_000;
 
@@ -156,7 +156,7 @@ impl World {
         clock.advance(1_000_000);
         Self {
             control: tier.control(),
-            tokens: Tokens::new(tier.control(), Arc::new(clock.clone())),
+            tokens: Tokens::new(Tiers::fixed(tier.clone()), Arc::new(clock.clone())),
             store,
             clock,
             entropy: TestEntropy::default(),

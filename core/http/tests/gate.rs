@@ -18,7 +18,7 @@ use stele_auth::{NewToken, Principal, Scope, Tokens, create};
 use stele_http::{Gate, IngestState, Needs, ROUTES, ingest_router};
 use stele_ingest::{Ingestor, QuotaOptions, Quotas};
 use stele_model::{Clock, Entropy, Limits, TenantId};
-use stele_store::Tier;
+use stele_store::{Tier, Tiers};
 use tower::ServiceExt;
 
 /// 2026-11-22T12:00:00Z.
@@ -82,7 +82,7 @@ impl World {
     /// A gate with tokens.
     fn new(quotas: QuotaOptions) -> Self {
         Self::build(quotas, |tier, clock| {
-            Gate::tokens(Arc::new(Tokens::new(tier.control(), clock)))
+            Gate::tokens(Arc::new(Tokens::new(Tiers::fixed(tier.clone()), clock)))
         })
     }
 

@@ -8,32 +8,49 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use stele_model::{ErrorKind, TenantId, chain};
+use stele_model::{ErrorKind, TenantId, TierId, chain};
 use stele_table::{AsOf, TableLog};
 
 use crate::engine::QueryEngine;
 use crate::error::{Error, Result};
-use crate::output::{self, Format};
+use crate::output::{self, Encoded, Format};
 
 /// Seconds after which a sender may try again.
 const RETRY_AFTER_SECS: &str = "2";
 
-/// Finds the table of a tenant. Closures of this form are one.
+/// The tier that answered, when it was not the primary.
+const MIRROR: HeaderName = HeaderName::from_static("stele-mirror");
+
+/// Finds the tables of a tenant. Closures that answer one table are this.
 pub trait Tables: Send + Sync {
-    /// The table of `tenant`: the same log for every call, since it remembers what it has read.
-    fn table_of(&self, tenant: &TenantId) -> Arc<TableLog>;
+    /// The tables of `tenant` that answer alike, the one to ask first first: the same logs for every
+    /// call, since they remember what they have read.
+    fn tables_of(&self, tenant: &TenantId) -> Vec<Readable>;
+
+    /// Notes that a tier did not answer, so that the next query may ask another first.
+    fn failed(&self, _store: &str) {}
+}
+
+/// A table to read from.
+#[derive(Debug, Clone)]
+pub struct Readable {
+    /// The table.
+    pub log: Arc<TableLog>,
+    /// The tier it is on, when that is a mirror: an answer from it says so.
+    pub mirror: Option<TierId>,
 }
 
 impl<F: Fn(&TenantId) -> Arc<TableLog> + Send + Sync> Tables for F {
-    fn table_of(&self, tenant: &TenantId) -> Arc<TableLog> {
-        self(tenant)
+    fn tables_of(&self, tenant: &TenantId) -> Vec<Readable> {
+        let (log, mirror) = (self(tenant), None);
+        vec![Readable { log, mirror }]
     }
 }
 
@@ -118,20 +135,12 @@ async fn answer(
             return Err(Error::NoQuery);
         }
         let tenant = tenant.as_ref().map_or(&state.tenant, |given| &given.0);
-        let table = state.tables.table_of(tenant);
-        if table.store().tenant() != tenant {
-            return Err(Error::OtherTenant);
-        }
-        let batches = state
-            .engine
-            .query_as_of(&table, sql, as_of.as_ref())
-            .await?;
-        let encoded = output::encode(batches, format).await?;
-        Ok::<_, Error>((format, encoded))
+        let (encoded, mirror) = ask(state, tenant, sql, as_of.as_ref(), format).await?;
+        Ok::<_, Error>((format, encoded, mirror))
     };
     match answered.await {
         Err(error) => error_response(&error),
-        Ok((format, encoded)) => {
+        Ok((format, encoded, mirror)) => {
             let length = encoded.complete_bytes();
             let chunks = encoded.map(|chunk| {
                 chunk.inspect_err(|e| {
@@ -145,9 +154,41 @@ async fn answer(
             if let Some(length) = length {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             }
+            if let Some(Ok(mirror)) = mirror.map(|tier| HeaderValue::from_str(tier.as_str())) {
+                headers.insert(MIRROR, mirror);
+            }
             response
         }
     }
+}
+
+/// Asks the tenant's tables in turn, until one can be read; and says which mirror it was.
+async fn ask(
+    state: &QueryState,
+    tenant: &TenantId,
+    sql: &str,
+    as_of: Option<&AsOf>,
+    format: Format,
+) -> Result<(Encoded, Option<TierId>)> {
+    let mut tables = state.tables.tables_of(tenant).into_iter().peekable();
+    while let Some(Readable { log, mirror }) = tables.next() {
+        if log.store().tenant() != tenant {
+            return Err(Error::OtherTenant);
+        }
+        let answered = async {
+            let batches = state.engine.query_as_of(&log, sql, as_of).await?;
+            output::encode(batches, format).await
+        };
+        match answered.await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && tables.peek().is_some() => {
+                let store = log.store().tier().url();
+                tracing::warn!(store, cause = %chain(&error), "reading from another tier");
+                state.tables.failed(store);
+            }
+            answered => return Ok((answered?, mirror)),
+        }
+    }
+    Err(Error::OtherTenant)
 }
 
 fn chosen(format: Option<&str>, headers: &HeaderMap) -> Result<Format> {

@@ -1,14 +1,14 @@
 //! The ingest function: the routes of `stele-http` behind a Lambda function URL. One request is
-//! one PUT, and nothing is kept between requests.
+//! one PUT to each tier; between requests only the tier set is kept, for the time of its lease.
 
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
 use stele_http::{IngestState, ingest_router};
-use stele_ingest::Ingestor;
+use stele_ingest::{Ingestor, Options};
 use stele_model::Limits;
 use stele_runtime::{Config, SystemClock, telemetry};
-use stele_store::Tier;
+use stele_store::{Tier, Tiers};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -19,10 +19,13 @@ async fn main() -> anyhow::Result<()> {
         !url.starts_with("memory:"),
         "STELE_STORE={url} does not outlive a function: expected s3://bucket/prefix"
     );
-    let tier = Tier::open(url, &config.aws)?;
+    let (seed, clock) = (Tier::open(url, &config.aws)?, Arc::new(SystemClock));
+    let aws = config.aws;
+    let opener = move |url: &str| Tier::open(url, &aws);
+    let tiers = Tiers::new(vec![seed], Arc::new(opener), clock.clone());
     let tenant = config.tenant.unwrap_or_default();
-    let ingestor = Arc::new(Ingestor::new(tier.tenant(&tenant)));
-    let state = IngestState::new(ingestor, Arc::new(SystemClock), Limits::default());
+    let ingestor = Arc::new(Ingestor::over(tiers, tenant, Options::default()));
+    let state = IngestState::new(ingestor, clock, Limits::default());
     lambda_http::run(ingest_router(state))
         .await
         .map_err(|error| anyhow!(error))

@@ -23,15 +23,8 @@ use crate::cli::{
 };
 use crate::client::Client;
 use crate::node::Node;
+use crate::stores::{to_read, to_write};
 use crate::{output, settings};
-
-/// The tenant of the store that `target` names.
-pub fn open(target: &Target, config: &Config) -> anyhow::Result<Node> {
-    let url = settings::existing_store(target.store.as_deref(), config)?;
-    let tenant = settings::tenant(target.tenant.as_deref(), config)?;
-    let options = settings::compact_options(config, None, false);
-    Ok(Node::new(&Tier::open(&url, &config.aws)?, &tenant, options))
-}
 
 /// The server that `target` names, or the environment's.
 pub fn url(target: &Target, config: &Config) -> String {
@@ -77,7 +70,7 @@ pub async fn sql(args: SqlArgs, config: Config) -> anyhow::Result<ExitCode> {
     };
     if args.target.store.is_some() {
         local_sql(
-            &open(&args.target, &config)?,
+            &to_read(&args.target, &config)?,
             &config,
             (&query, args.as_of.as_ref()),
             wire,
@@ -123,7 +116,7 @@ async fn local_sql(
 /// `stele settle`.
 pub async fn settle(args: SettleArgs, config: Config) -> anyhow::Result<ExitCode> {
     let report: SettleReport = if args.target.store.is_some() {
-        let node = open(&args.target, &config)?;
+        let node = to_write(&args.target, &config).await?;
         let bar = bar("");
         let show = |progress: Progress| {
             let stage = match progress.stage {
@@ -210,7 +203,7 @@ fn settled(report: &SettleReport) -> String {
 /// `stele rollups`.
 pub async fn rollups(args: RollupsArgs, config: Config) -> anyhow::Result<ExitCode> {
     let state = if args.target.store.is_some() {
-        let node = open(&args.target, &config)?;
+        let node = to_write(&args.target, &config).await?;
         match args.action {
             RollupsAction::Pause => {
                 set_rollups_paused(&node.store, true, node.clock.now_us()).await?
@@ -259,11 +252,8 @@ pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<Ex
     let mut clean = true;
     let mut reports = Map::new();
     for tenant in tenants {
-        let node = Node::new(
-            &tier,
-            &tenant,
-            settings::compact_options(&config, None, false),
-        );
+        let options = settings::compact_options(&config, None, false);
+        let node = Node::as_is(&tier, &tenant, options);
         let bar = bar("");
         let show = |progress: stele_protect::Progress| {
             bar.set_message(match progress.stage {

@@ -14,9 +14,10 @@ use stele_runtime::{Config, SystemClock};
 
 use crate::cli::{FileForm, ImportArgs};
 use crate::client::Client;
-use crate::commands::{client, open};
+use crate::commands::client;
 use crate::node::Node;
 use crate::output;
+use crate::stores::to_write;
 
 /// Refused items shown per file.
 const SHOWN: usize = 20;
@@ -62,7 +63,7 @@ struct FileReport {
 pub async fn run(args: ImportArgs, config: Config) -> anyhow::Result<ExitCode> {
     let sink = match (&args.target.store, args.dry_run) {
         (_, true) => Sink::Nowhere,
-        (Some(_), _) => Sink::Store(Box::new(open(&args.target, &config)?)),
+        (Some(_), _) => Sink::Store(Box::new(to_write(&args.target, &config).await?)),
         (None, _) => Sink::Server(client(&args.target, &config)),
     };
     let mut reports = Vec::new();

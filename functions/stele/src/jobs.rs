@@ -6,6 +6,7 @@
 //! for a version. Stopping drops the running job at its next await: every job is safe to abandon
 //! there, because only its commit makes its work visible.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -84,6 +85,9 @@ type Settled = Result<SettleReport, stele_compact::Error>;
 /// A tenant to settle, and where the report goes.
 type Settle = (TenantId, oneshot::Sender<Settled>);
 
+/// Opens the tenants on the jobs' own runtime, which keeps the connections made then.
+type Opening = Pin<Box<dyn Future<Output = Result<Tenants, stele_store::Error>> + Send>>;
+
 /// A handle to the thread that runs the jobs.
 #[derive(Clone)]
 pub struct Jobs {
@@ -97,7 +101,7 @@ impl Jobs {
     /// # Errors
     /// When the machine has no thread to give.
     pub fn start(
-        tenants: Tenants,
+        tenants: Opening,
         budget: Budget,
         periods: Periods,
         ladder: Option<Ladder>,
@@ -109,15 +113,26 @@ impl Jobs {
             .enable_all()
             .build()
             .context("a runtime for the jobs")?;
-        let schedule = Schedule {
-            tenants,
-            budget,
-            ladder,
-            done: Arc::clone(&done),
+        let of_jobs = Arc::clone(&done);
+        let work = async move {
+            let tenants = match tenants.await {
+                Ok(tenants) => tenants,
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "no job can run");
+                    return;
+                }
+            };
+            let schedule = Schedule {
+                tenants,
+                budget,
+                ladder,
+                done: of_jobs,
+            };
+            schedule.run(periods, requests, stop).await;
         };
         let thread = std::thread::Builder::new()
             .name("stele-jobs".to_owned())
-            .spawn(move || runtime.block_on(schedule.run(periods, requests, stop)))
+            .spawn(move || runtime.block_on(work))
             .context("a thread for the jobs")?;
         Ok((Self { settles, done }, thread))
     }
@@ -237,6 +252,15 @@ impl Schedule {
 
     /// Runs a job for every tenant, one after the other.
     async fn each(&self, job: Job) {
+        if let Err(error) = self.tenants.refresh().await {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "the tier set cannot be read; no job runs without it");
+            self.note(|done| {
+                done.failures += 1;
+                done.last_error = Some(format!("tiers: {error}"));
+            });
+            return;
+        }
         for node in self.tenants.met() {
             match job {
                 Job::Absorb => self.absorb(&node).await,

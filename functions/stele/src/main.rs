@@ -15,6 +15,7 @@ mod serve;
 mod settings;
 mod snapshots;
 mod status;
+mod stores;
 mod tenants;
 mod tokens;
 

@@ -6,15 +6,15 @@ use stele_compact::{Compactor, Options};
 use stele_ingest::{GroupLimits, Ingestor};
 use stele_model::{Clock, Ids, TenantId};
 use stele_runtime::{RandomIds, SystemClock};
-use stele_store::{TenantStore, Tier};
-use stele_table::TableLog;
+use stele_store::{Current, TenantStore, Tier, Tiers};
+use stele_table::{Owner, TableLog};
 
 use crate::retention::RetentionCache;
 
 /// The parts that work on one tenant.
 #[derive(Clone)]
 pub struct Node {
-    /// The objects of the tenant.
+    /// The objects of the tenant, on the primary.
     pub store: TenantStore,
     /// Its table, with the newest state this process has seen.
     pub log: Arc<TableLog>,
@@ -28,26 +28,37 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
 }
 
+/// The table of a tenant on `tier`, for whoever only reads it.
+pub fn table(tier: &Tier, tenant: &TenantId, options: &Options) -> TableLog {
+    let log = stele_table::Options {
+        history_us: options.history_us,
+        ..Default::default()
+    };
+    TableLog::new(tier.tenant(tenant), log, Arc::new(SystemClock))
+}
+
 impl Node {
-    /// Opens a tenant of `tier`; no request is made yet.
-    pub fn new(tier: &Tier, tenant: &TenantId, options: Options) -> Self {
-        let store = tier.tenant(tenant);
+    /// Opens a tenant of one tier as it is.
+    pub fn as_is(tier: &Tier, tenant: &TenantId, options: Options) -> Self {
+        let current = Current::fixed(tier.clone());
+        Self::new(&Tiers::fixed(tier.clone()), &current, tenant, options)
+    }
+
+    /// Opens a tenant of the tiers, which were fetched as `current`; no request is made yet.
+    pub fn new(tiers: &Tiers, current: &Current, tenant: &TenantId, options: Options) -> Self {
+        let log = table(&current.primary, tenant, &options);
+        let log = Arc::new(match owner(current) {
+            Some(owner) => log.with_owner(owner),
+            None => log,
+        });
+        let store = log.store().clone();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn Ids> = Arc::new(RandomIds);
-        let log_options = stele_table::Options {
-            history_us: options.history_us,
-            ..Default::default()
-        };
-        let log = Arc::new(TableLog::new(
-            store.clone(),
-            log_options,
-            Arc::clone(&clock),
-        ));
         let group = stele_ingest::Options {
             group: Some(GroupLimits::default()),
             ..Default::default()
         };
-        let ingestor = Arc::new(Ingestor::with_options(store.clone(), group));
+        let ingestor = Arc::new(Ingestor::over(tiers.clone(), tenant.clone(), group));
         let compactor = Arc::new(Compactor::new(
             store.clone(),
             Arc::clone(&log),
@@ -64,4 +75,14 @@ impl Node {
             clock,
         }
     }
+}
+
+/// For whom this process commits to the primary's log.
+fn owner(current: &Current) -> Option<Owner> {
+    let set = current.set.as_ref()?;
+    let primary = set.primary().ok()?;
+    Some(Owner {
+        tier: primary.id.clone(),
+        since_epoch: set.primary_since,
+    })
 }

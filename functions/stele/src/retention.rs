@@ -12,8 +12,9 @@ use stele_store::TenantStore;
 use stele_table::{Kept, Retention, RetentionInForce, retention, set_retention};
 
 use crate::cli::{RetentionArgs, RetentionDays};
-use crate::commands::{client, open};
+use crate::commands::client;
 use crate::output;
+use crate::stores::to_write;
 
 /// Ingest never uses an older one.
 const AGE_MAX: Duration = Duration::from_secs(60);
@@ -71,7 +72,7 @@ pub async fn run(args: RetentionArgs, config: Config) -> anyhow::Result<ExitCode
     let days = args.days;
     let is_asking = days.is_empty();
     let answer = if args.target.store.is_some() {
-        let node = open(&args.target, &config)?;
+        let node = to_write(&args.target, &config).await?;
         let now = retention(&node.store).await?;
         if !is_asking {
             set_retention(&node.store, changed(now.retention, &days)).await?;

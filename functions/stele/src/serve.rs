@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -19,7 +20,7 @@ use stele_ingest::Quotas;
 use stele_model::{Clock, ErrorKind, Ids, Limits, TenantId};
 use stele_query::{QueryEngine, QueryState};
 use stele_runtime::{Config, RandomIds, SystemClock, telemetry};
-use stele_store::Tier;
+use stele_store::Tiers;
 use stele_table::{Retention, set_rollups_paused};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -29,7 +30,7 @@ use crate::jobs::{Jobs, Periods};
 use crate::node::Node;
 use crate::status::{Status, prometheus};
 use crate::tenants::{Met, Tenants};
-use crate::{host_metrics, retention, settings};
+use crate::{host_metrics, retention, settings, stores};
 
 /// How long requests in flight may take after the signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -50,28 +51,26 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     let address = address(&args, &config)?;
     let tenant = settings::tenant(args.tenant.as_deref(), &config)?;
     let store = settings::store(args.store.as_deref(), &config);
-    let tier = Tier::open(&store, &config.aws)?;
-    let report = tier
-        .probe(SystemClock.now_us(), &RandomIds.operation_id())
-        .await?;
-    tracing::info!(store = tier.url(), ?report, "the store passed the probe");
-    let gate = gate(address, &tier, &tenant).await?;
+    let tiers = stores::tiers(&store, &config)?;
+    let met = Met::default();
+    let tenants = Tenants::open(tiers, options.clone(), Arc::clone(&met)).await?;
+    let tier = tenants.current().primary.clone();
+    probe(&tenants).await?;
+    let gate = gate(address, tenants.tiers(), &tenant).await?;
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
     // Connections of an HTTP client live on the runtime that opened them; the jobs' runtime is
     // busy for seconds at a time, so it gets a client of its own.
-    let jobs_tier = if store.starts_with("memory:") {
-        tier.clone()
+    let jobs_tiers = if store.starts_with("memory:") {
+        tenants.tiers().clone()
     } else {
-        Tier::open(&store, &config.aws)?
+        stores::tiers(&store, &config)?
     };
 
-    let met = Met::default();
-    let tenants = Tenants::new(tier.clone(), options.clone(), Arc::clone(&met));
     let node = tenants.get(&tenant);
     let (stop, stopped) = watch::channel(false);
     let (jobs, thread) = Jobs::start(
-        Tenants::new(jobs_tier, options.clone(), met),
+        Box::pin(Tenants::open(jobs_tiers, options.clone(), met)),
         settings::budget(&config),
         Periods::new(&config),
         settings::ladder(args.snapshots.as_deref(), &config)?,
@@ -111,6 +110,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
 fn router(server: Server, engine: QueryEngine, config: &Config) -> Router {
     let (of_ingest, of_logs) = (server.tenants.clone(), server.tenants.clone());
     let (of_query, of_retention) = (server.tenants.clone(), server.tenants.clone());
+    let of_lease = server.tenants.clone();
     let tenant = server.tenant.clone();
     let ingest = IngestState::for_tenants(
         Box::new(move |tenant: &TenantId| of_ingest.get(tenant).ingestor),
@@ -128,15 +128,43 @@ fn router(server: Server, engine: QueryEngine, config: &Config) -> Router {
         .merge(stele_protect::receipts_router(Arc::new(logs)))
         .merge(stele_query::router(QueryState {
             engine: Arc::new(engine),
-            tables: Arc::new(move |tenant: &TenantId| of_query.get(tenant).log),
+            tables: Arc::new(of_query),
             tenant,
         }))
+        .layer(axum::middleware::from_fn_with_state(of_lease, with_lease))
+}
+
+/// Answers nothing on a tier set that may be out of date.
+async fn with_lease(State(tenants): State<Tenants>, request: Request, next: Next) -> Response {
+    match tenants.refresh().await {
+        Ok(_) => next.run(request).await,
+        Err(error) => fault(error.kind(), &error),
+    }
+}
+
+/// Every tier that is written to must keep what it is given.
+async fn probe(tenants: &Tenants) -> anyhow::Result<()> {
+    let current = tenants.current();
+    let mirrors = current.mirrors().map(|mirror| &mirror.tier);
+    for tier in std::iter::once(&current.primary).chain(mirrors) {
+        let id = RandomIds.operation_id();
+        match tier.probe(SystemClock.now_us(), &id).await {
+            Ok(report) => tracing::info!(store = tier.url(), ?report, "the store passed the probe"),
+            Err(error @ stele_store::Error::Incapable { .. }) => return Err(error.into()),
+            // Reads go on from the others, and nothing is acknowledged without it.
+            Err(error) if current.set.is_some() => {
+                tracing::error!(store = tier.url(), %error, "the tier cannot be probed");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Who may come in: whoever shows a token when the store holds one, else loopback alone. That is
 /// decided once: revoking the last token must not open a server.
-async fn gate(address: SocketAddr, tier: &Tier, tenant: &TenantId) -> anyhow::Result<Gate> {
-    let tokens = Tokens::new(tier.control(), Arc::new(SystemClock));
+async fn gate(address: SocketAddr, tiers: &Tiers, tenant: &TenantId) -> anyhow::Result<Gate> {
+    let tokens = Tokens::new(tiers.clone(), Arc::new(SystemClock));
     let active = tokens.active().await?;
     if active > 0 {
         tracing::info!(active, "requests need a token");
@@ -144,8 +172,8 @@ async fn gate(address: SocketAddr, tier: &Tier, tenant: &TenantId) -> anyhow::Re
     }
     anyhow::ensure!(
         address.ip().is_loopback(),
-        "{address} is not loopback, and {} holds no valid token: make one with `stele token create`",
-        tier.url()
+        "{address} is not loopback, and the store holds no valid token: make one with \
+         `stele token create`"
     );
     tracing::info!("requests need no token, and must be addressed to loopback, until a restart");
     Ok(Gate::loopback(tenant.clone()))

@@ -8,17 +8,25 @@ use stele_compact::Budget;
 use stele_model::time::rfc3339;
 use stele_protect::{CopyProgress, Ladder, Listed, NewSnapshot, Progress, RestorePlan};
 use stele_runtime::Config;
-use stele_store::Tier;
 use stele_table::{AsOf, Content, Pin, PinName, PinState, Why};
 
 use crate::cli::{SnapshotAction, SnapshotArgs, SnapshotCreate, SnapshotRestore, UndeleteArgs};
-use crate::commands::{bar, open};
+use crate::commands::bar;
 use crate::node::Node;
+use crate::stores::{node_as_is, to_read, to_write};
 use crate::{output, settings};
 
 /// Runs `stele snapshot`, on the store itself; a server may run on it meanwhile.
 pub async fn run(args: SnapshotArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let node = open(&args.target(), &config)?;
+    let target = args.target();
+    let writes = matches!(
+        args.action,
+        SnapshotAction::Create(_) | SnapshotAction::Drop { .. }
+    );
+    let node = match writes {
+        true => to_write(&target, &config).await?,
+        false => to_read(&target, &config)?,
+    };
     match args.action {
         SnapshotAction::Create(new) => create(&node, new, args.json).await?,
         SnapshotAction::List => list(&node, args.json).await?,
@@ -34,7 +42,7 @@ pub async fn run(args: SnapshotArgs, config: Config) -> anyhow::Result<ExitCode>
 
 /// Runs `stele undelete`.
 pub async fn undelete(args: UndeleteArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let node = open(&args.target(), &config)?;
+    let node = to_write(&args.target(), &config).await?;
     stele_protect::undelete(&node.log, &args.name).await?;
     match args.json {
         true => output::json(&json!({"name": args.name.as_str(), "state": "live"}))?,
@@ -180,8 +188,7 @@ async fn restore(
         .to_tenant
         .unwrap_or_else(|| node.store.tenant().to_string());
     let tenant = settings::tenant(Some(&tenant), config)?;
-    let options = settings::compact_options(config, None, false);
-    let target = Node::new(&Tier::open(&url, &config.aws)?, &tenant, options);
+    let target = node_as_is(&url, &tenant, config)?;
     let plan = stele_protect::restore_plan(&node.log, &to.name, &target.store).await?;
     let Some(hash) = to.plan else {
         return show_plan(&plan, &url, &tenant.to_string(), is_json);

@@ -6,10 +6,10 @@ use stele_auth::{Listed, NewToken, TokenId};
 use stele_model::Clock;
 use stele_model::time::rfc3339;
 use stele_runtime::{Config, OsEntropy, SystemClock};
-use stele_store::{ControlStore, Tier};
+use stele_store::ControlStore;
 
 use crate::cli::{TokenAction, TokenArgs, TokenCreate};
-use crate::{output, settings};
+use crate::{output, settings, stores};
 
 /// Runs the command, on the store itself: who can write there needs no token.
 pub async fn run(args: TokenArgs, config: Config) -> anyhow::Result<ExitCode> {
@@ -18,7 +18,8 @@ pub async fn run(args: TokenArgs, config: Config) -> anyhow::Result<ExitCode> {
         !store.starts_with("memory:"),
         "{store}: tokens are kept in a store that outlives the command"
     );
-    let control = Tier::open(&store, &config.aws)?.control();
+    let current = stores::tiers(&store, &config)?.current().await?;
+    let control = current.primary.control();
     match args.action {
         TokenAction::Create(new) => create(&control, new, args.json, &config).await?,
         TokenAction::List => list(&control, args.json).await?,

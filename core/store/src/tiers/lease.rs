@@ -8,7 +8,7 @@ use futures::future::join_all;
 use stele_model::{Clock, TierId};
 
 use super::epoch::{self, PublishedSet};
-use super::set::{Member, TierSet, TierState};
+use super::set::{Member, Role, TierSet, TierState};
 use super::unopened::unopened;
 use crate::error::{Error, Result};
 use crate::tier::Tier;
@@ -78,7 +78,9 @@ pub struct Current {
 }
 
 impl Current {
-    fn fixed(tier: Tier) -> Self {
+    /// One tier as it is, with no set and for ever.
+    #[must_use]
+    pub fn fixed(tier: Tier) -> Self {
         Self {
             set: None,
             primary: tier,
@@ -98,6 +100,15 @@ impl Current {
     pub fn mirrors(&self) -> impl Iterator<Item = &OpenTier> {
         let others = self.members.iter();
         others.filter(|m| m.member.takes_writes() && m.member.state != TierState::Primary)
+    }
+
+    /// The mirrors that hold whatever the primary holds, at any instant.
+    pub fn complete_mirrors(&self) -> impl Iterator<Item = &OpenTier> {
+        self.members.iter().filter(|tier| {
+            let (state, role) = (tier.member.state, tier.member.role);
+            let is_foreign = tier.trouble == Some(Trouble::Foreign);
+            state == TierState::Mirror && role == Role::Mirror && !is_foreign
+        })
     }
 
     /// The tiers, beside `id`, that deletion on `id` must heed.
@@ -123,12 +134,6 @@ impl Current {
         let steady_us = clock.steady_us().saturating_sub(steady_us);
         let wall_us = clock.now_us().saturating_sub(wall_us);
         self.is_fixed || (lease.contains(&steady_us) && lease.contains(&wall_us))
-    }
-
-    /// Half of the lease is over: time to fetch again, in the background.
-    fn is_aging(&self, clock: &dyn Clock) -> bool {
-        let age_us = clock.steady_us().saturating_sub(self.begun_us.0);
-        !self.is_fixed && age_us.saturating_mul(2) >= self.lease_us()
     }
 }
 
@@ -196,18 +201,17 @@ impl Tiers {
         current.filter(|current| current.holds(&*self.inner.clock))
     }
 
+    /// The set that was fetched last, whether or not it may still be acted on.
+    #[must_use]
+    pub fn last(&self) -> Option<Arc<Current>> {
+        lock(&self.inner.current).clone()
+    }
+
     /// Whether `current` may still be acted on: whoever writes asks that *after* its write, so that
     /// no sleep between fetching and writing can be missed.
     #[must_use]
     pub fn holds(&self, current: &Current) -> bool {
         current.holds(&*self.inner.clock)
-    }
-
-    /// Whether it is time to fetch again, so that nobody has to wait for it later.
-    #[must_use]
-    pub fn is_aging(&self) -> bool {
-        let current = lock(&self.inner.current).clone();
-        current.is_none_or(|current| current.is_aging(&*self.inner.clock))
     }
 
     /// What the tiers say now: the set of the highest epoch that any readable one holds.
