@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{join, join_all};
 use stele_model::{L0Name, TenantId, TierId};
-use stele_store::{Current, OpenTier, Put, TierState, Tiers, Trouble, WritePolicy, keys};
+use stele_store::{Current, OpenTier, Put, TierState, Tiers, Trouble, WritePolicy};
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Result};
@@ -170,7 +170,9 @@ impl Durable {
         match self.attempt(current, mirror, object.put(&store)).await {
             Ok(()) => Ok(Some(mirror.tier.url().to_owned())),
             Err(error) if is_optional(current) && error.is_of_store() => {
-                self.intend(object.name, current, mirror).await?;
+                let primary = current.primary.tenant(&self.tenant);
+                let intended = object.intent().put(&primary, &mirror.member.id).await;
+                intended.map_err(Error::Store)?;
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -211,14 +213,6 @@ impl Durable {
             Err(_) => self.failed().insert(id.clone(), Instant::now() + PAUSE),
         };
         written
-    }
-
-    /// Notes on the primary, before the batch is acknowledged, that a mirror lacks it.
-    async fn intend(&self, name: L0Name, current: &Current, mirror: &OpenTier) -> Result<()> {
-        let key = keys::repair(&mirror.member.id, &name);
-        let store = current.primary.tenant(&self.tenant);
-        let put = store.put_new(&key, Bytes::from_static(b"{}\n")).await;
-        put.map(|_| ()).map_err(Error::Store)
     }
 }
 

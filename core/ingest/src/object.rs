@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use stele_format::l0::{self, Encoded};
-use stele_model::{Batch, Digest, L0Name};
-use stele_store::{Put, TenantStore};
+use stele_model::{Batch, Day, Digest, L0Name};
+use stele_store::{Put, RepairIntent, TenantStore};
 
 use crate::error::{Error, Result};
 
@@ -20,19 +20,32 @@ pub(crate) type Batches = BTreeMap<Digest, Batch>;
 pub(crate) struct Object {
     pub name: L0Name,
     bytes: Bytes,
-    digests: Vec<Digest>,
+    /// Its batches, and the day of the greatest timestamp of each.
+    batches: Vec<(Digest, Day)>,
 }
 
 impl Object {
     /// Encodes `batches`.
     pub async fn of(batches: Batches) -> Result<Self> {
-        let digests = batches.keys().copied().collect();
+        let days = batches.iter().map(|(digest, batch)| {
+            let last_us = batch.rows.ts_range_us().map_or(0, |(_, last_us)| last_us);
+            (*digest, Day::of(last_us))
+        });
+        let days = days.collect();
         let Encoded { name, bytes } = encode(batches).await?;
         Ok(Self {
             name,
             bytes,
-            digests,
+            batches: days,
         })
+    }
+
+    /// The intent to bring it to a tier later.
+    pub fn intent(&self) -> RepairIntent {
+        RepairIntent {
+            name: self.name,
+            batches: self.batches.clone(),
+        }
     }
 
     /// Stores it. When it returns, the object is durable there.
@@ -40,13 +53,25 @@ impl Object {
         let name = self.name;
         match store.l0_put(&name, self.bytes.clone()).await {
             Ok(Put::Created | Put::Same) => Ok(()),
-            Ok(Put::Other(found)) => same_batches(&self.digests, name, found),
+            Ok(Put::Other(found)) => self.same_batches(found),
             // Another version of the encoder may have stored the same samples.
             Err(stele_store::Error::KeyHoldsOther { .. }) => {
                 let found = store.l0_get(&name).await.map_err(Error::Store)?;
-                same_batches(&self.digests, name, found)
+                self.same_batches(found)
             }
             Err(error) => Err(Error::Store(error)),
+        }
+    }
+
+    /// Checks that the object found under the name holds exactly the batches it stands for.
+    fn same_batches(&self, found: Bytes) -> Result<()> {
+        let name = self.name;
+        let taken = |source| Error::NameTaken { name, source };
+        let batches = l0::decode(found).map_err(|error| taken(Some(error)))?;
+        let found = batches.iter().map(|batch| batch.digest);
+        match found.eq(self.batches.iter().map(|(digest, _)| *digest)) {
+            true => Ok(()),
+            false => Err(taken(None)),
         }
     }
 }
@@ -60,14 +85,4 @@ async fn encode(batches: Batches) -> Result<Encoded> {
     }
     let worker = tokio::task::spawn_blocking(work);
     worker.await.map_err(Error::Worker)?
-}
-
-/// Checks that the object found under a name holds exactly the batches it stands for.
-fn same_batches(digests: &[Digest], name: L0Name, found: Bytes) -> Result<()> {
-    let taken = |source| Error::NameTaken { name, source };
-    let batches = l0::decode(found).map_err(|error| taken(Some(error)))?;
-    if batches.iter().map(|batch| &batch.digest).eq(digests) {
-        return Ok(());
-    }
-    Err(taken(None))
 }

@@ -10,7 +10,7 @@ use stele_ingest::{Error, IdempotencyKey, Ingestor, Options, Receipt, body_diges
 use stele_model::time::SECOND_US;
 use stele_model::{Clock, ErrorKind, NO_EXTRA, Row, Rows, Series, TenantId, TierId};
 use stele_store::{
-    Cut, Opener, Role, TenantStore, Tier, TierSet, Tiers, WritePolicy, keys, publish_epoch,
+    Cut, Opener, RepairIntent, Role, TenantStore, Tier, TierSet, Tiers, WritePolicy, publish_epoch,
 };
 use stele_testkit::{ManualClock, MemoryStore};
 
@@ -97,9 +97,8 @@ impl World {
         listed.iter().any(|object| object.name == receipt.name)
     }
 
-    async fn intents(&self, of: &str) -> Vec<String> {
-        let listed = self.store("a").list(&keys::repairs(&id(of))).await;
-        listed.unwrap().into_iter().map(|o| o.key).collect()
+    async fn intents(&self, of: &str) -> Vec<RepairIntent> {
+        RepairIntent::list(&self.store("a"), &id(of)).await.unwrap()
     }
 }
 
@@ -141,8 +140,11 @@ async fn under_policy_primary_an_intent_stands_for_the_mirror_before_the_receipt
     let half = world.send("half").await.unwrap();
     assert_eq!(half.tiers, ["a"]);
     let next = world.send("next").await.unwrap();
-    let mut wanted = [half.name, next.name].map(|name| keys::repair(&id("b"), &name));
-    wanted.sort();
+    let mut wanted = [half, next].map(|receipt| RepairIntent {
+        name: receipt.name,
+        batches: vec![(receipt.id.digest, receipt.id.day)],
+    });
+    wanted.sort_by_key(|intent| intent.name.to_string());
     assert_eq!(world.intents("b").await, wanted);
     world.cut("a", true);
     assert!(world.send("none").await.is_err(), "the primary is needed");

@@ -94,6 +94,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// An object says something else than it was written with.
+    #[error("{key} is damaged: {why}")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The epoch is taken by another set.
     #[error(
         "{url} holds another tier set of epoch {epoch}: someone else changed the tiers; look again"
@@ -145,6 +153,7 @@ impl Error {
             Self::KeyHoldsOther { .. }
             | Self::Short { .. }
             | Self::Epoch { .. }
+            | Self::Damaged { .. }
             | Self::EpochConflict { .. } => ErrorKind::Corrupt,
             Self::EpochTaken { .. } | Self::TierSet(_) => ErrorKind::Conflict,
             Self::Incapable { .. } => ErrorKind::Internal,

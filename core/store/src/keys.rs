@@ -1,6 +1,6 @@
 //! The names of a tenant's objects, relative to `<tier>/tenants/<tenant>/`.
 
-use stele_model::{Digest, L0Name, TierId};
+use stele_model::{Digest, TierId};
 
 /// Accepted batches, as ingest wrote them.
 pub const L0: &str = "l0";
@@ -87,17 +87,10 @@ pub fn marker(key: &Digest) -> String {
     format!("{IDEM}/{key}")
 }
 
-/// Where a tier keeps what another of its set lacks.
+/// Where the primary keeps the intents to bring to `tier` what it lacks.
 #[must_use]
 pub fn repairs(tier: &TierId) -> String {
     format!("{CONTROL}/repair/{tier}")
-}
-
-/// The intent to bring the L0 object `name` to `tier`, which could not be written when its batches
-/// were acknowledged.
-#[must_use]
-pub fn repair(tier: &TierId, name: &L0Name) -> String {
-    format!("{}/{name}", repairs(tier))
 }
 
 /// A data file by its path in the table.

@@ -19,6 +19,7 @@ mod local;
 mod objects;
 mod open;
 mod probe;
+mod repair;
 pub mod sealed;
 mod tenant;
 mod tier;
@@ -29,6 +30,7 @@ pub use cut::Cut;
 pub use error::{Error, Result};
 pub use local::DurableLocal;
 pub use probe::{Capability, ProbeReport};
+pub use repair::RepairIntent;
 pub use tenant::{L0Object, ObjectInfo, Put, Stored, TenantStore};
 pub use tier::Tier;
 pub use tiers::{

@@ -110,6 +110,9 @@ pub struct TierSet {
     pub primary_since: u64,
     /// Which tiers must hold a batch before it is acknowledged.
     pub policy: WritePolicy,
+    /// Of the first set alone: it was made while nobody wrote to the store, as who made it said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_quiet: bool,
     /// How long a process may act on the set after it began to fetch it, ms.
     pub lease_ms: u64,
     /// The longest that one request may take, ms.
@@ -174,6 +177,7 @@ impl TierSet {
             epoch: 1,
             primary_since: 0,
             policy: WritePolicy::All,
+            is_quiet: false,
             lease_ms: Self::LEASE_MS,
             request_ms: Self::REQUEST_MS,
             members: vec![Member {
@@ -210,11 +214,16 @@ impl TierSet {
         })
     }
 
-    /// How old the next set must be before anything may be done that relies on nobody acting on
-    /// this one, µs: the lease and the longest request.
+    /// How old this set must be before anything may be done that relies on nobody acting on the
+    /// one before, µs: the lease and the longest request, which no set but the first changes.
     #[must_use]
     pub fn wait_us(&self) -> i64 {
-        let wait_ms = self.lease_ms.saturating_add(self.request_ms);
+        let (lease_ms, request_ms) = match (self.epoch, self.is_quiet) {
+            (1, true) => (0, 0),
+            (1, false) => (Self::LEASE_MS_WITHOUT, Self::REQUEST_MS),
+            _ => (self.lease_ms, self.request_ms),
+        };
+        let wait_ms = lease_ms.saturating_add(request_ms);
         i64::try_from(wait_ms.saturating_mul(1000)).unwrap_or(i64::MAX)
     }
 
@@ -346,6 +355,7 @@ impl TierSet {
     fn next(&self, change: impl FnOnce(&mut Self)) -> Self {
         let mut next = self.clone();
         next.epoch = next.epoch.saturating_add(1);
+        next.is_quiet = false;
         change(&mut next);
         next
     }
