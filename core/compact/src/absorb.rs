@@ -62,7 +62,8 @@ impl Compactor {
     /// # Errors
     /// The store's and the table's; [`Error::Contended`]. What was committed before stays.
     pub async fn absorb(&self, budget: &Budget) -> Result<Report> {
-        self.absorb_telling(budget, &|_, _| ()).await
+        let absorbed = self.absorb_telling(budget, &|_, _| ()).await;
+        self.watched(absorbed).await
     }
 
     pub(crate) async fn absorb_telling(&self, budget: &Budget, tell: Tell<'_>) -> Result<Report> {

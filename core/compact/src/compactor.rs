@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::memory::Shares;
 use crate::options::{Budget, Options};
 use crate::sweep::PinCache;
+use crate::witness::Witnesses;
 
 /// Rows merged between two points at which other tasks may run.
 const ROWS_PER_YIELD: usize = 16_384;
@@ -38,6 +39,8 @@ pub struct Compactor {
     reopened: Mutex<BTreeMap<Day, i64>>,
     /// What pins keep.
     pub(crate) pins: Mutex<PinCache>,
+    /// Who knows the other tiers; none when there are none.
+    pub(crate) witnesses: Option<Arc<dyn Witnesses>>,
 }
 
 impl fmt::Debug for Compactor {
@@ -77,6 +80,16 @@ impl Compactor {
             busy: Mutex::new(BTreeSet::new()),
             reopened: Mutex::new(BTreeMap::new()),
             pins: Mutex::default(),
+            witnesses: None,
+        }
+    }
+
+    /// A compactor whose deletions ask the other tiers, which `witnesses` names to every run.
+    #[must_use]
+    pub fn with_witnesses(self, witnesses: Arc<dyn Witnesses>) -> Self {
+        Self {
+            witnesses: Some(witnesses),
+            ..self
         }
     }
 

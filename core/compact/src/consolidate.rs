@@ -24,7 +24,8 @@ impl Compactor {
     /// The store's and the table's; [`Error::NotDisjoint`] when two files hold one row;
     /// [`Error::Contended`]. What was committed before stays.
     pub async fn consolidate(&self, budget: &Budget) -> Result<Report> {
-        self.consolidate_telling(budget, false, &|_, _| ()).await
+        let merged = self.consolidate_telling(budget, false, &|_, _| ()).await;
+        self.watched(merged).await
     }
 
     /// As [`Compactor::consolidate`]; with `force`, periods that may still grow are merged, too.

@@ -1,9 +1,9 @@
 //! What can go wrong in a job or a merge read.
 
-use stele_model::ErrorKind;
+use stele_model::{Digest, ErrorKind};
 
 /// The result of this crate's functions.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure of a compaction job or of the merge reader.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,23 @@ pub enum Error {
         /// The first difference.
         what: String,
     },
+    /// A sweep would delete something that a live version or a pin holds: a defect. Nothing is.
+    #[error("a sweep would delete {key}, which is live: refused")]
+    Live {
+        /// The key, relative to the tenant.
+        key: String,
+    },
+    /// The plan is not the one that was confirmed.
+    #[error("the plan is {plan}, not {confirmed}: look at it again")]
+    OtherPlan {
+        /// The hash of the plan.
+        plan: Digest,
+        /// The hash that was confirmed.
+        confirmed: Digest,
+    },
+    /// There is nothing to confirm.
+    #[error("no deletion waits to be confirmed")]
+    NothingAsked,
     /// Other compactors took the next version every time.
     #[error("the table moved during each of {attempts} attempts to commit")]
     Contended {
@@ -97,7 +114,8 @@ impl Error {
             Self::Table(source) => source.kind(),
             Self::Format(source) | Self::Object { source, .. } => source.kind(),
             Self::NotDisjoint { .. } | Self::Unproven { .. } => ErrorKind::Corrupt,
-            Self::NotConserved { .. } => ErrorKind::Internal,
+            Self::NotConserved { .. } | Self::Live { .. } => ErrorKind::Internal,
+            Self::OtherPlan { .. } | Self::NothingAsked => ErrorKind::Conflict,
             Self::Contended { .. } | Self::Skew { .. } => ErrorKind::Unavailable,
         }
     }

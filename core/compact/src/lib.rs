@@ -26,6 +26,7 @@ mod days;
 mod error;
 mod expire;
 mod files;
+mod freeze;
 mod memory;
 mod options;
 pub mod plan;
@@ -35,10 +36,14 @@ mod seal;
 mod settle;
 mod split;
 mod sweep;
+mod witness;
 
 pub use compactor::Compactor;
 pub use error::{Error, Result};
 pub use options::{Budget, Options};
 pub use report::{
-    ExpireReport, ExpireWaits, Left, Progress, Report, SettleReport, Stage, SweepReport,
+    DeletionRefused, ExpireReport, ExpireWaits, Left, Progress, Report, SettleReport, Stage,
+    SweepReport,
 };
+pub use sweep::{Planned, SWEEP_US_MAX, SweepPlan};
+pub use witness::{Standing, Witness, WitnessError, Witnesses};

@@ -1,5 +1,7 @@
 //! What jobs say of their work: for `/status`, `/admin/settle` and the command line.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What one run of absorb, seal or consolidate did.
@@ -217,6 +219,69 @@ pub struct SweepReport {
     pub pins: u64,
     /// Pins deleted: dropped long enough ago, or never acknowledged.
     pub pins_deleted: u64,
+    /// L0 objects past the grace that another tier has neither absorbed nor in its own L0.
+    #[serde(default)]
+    pub objects_unwitnessed: u64,
+    /// Table files past the history that another tier cannot do without yet.
+    #[serde(default)]
+    pub files_unwitnessed: u64,
+    /// Names that are gone here and stay in the log until they are gone on every tier.
+    #[serde(default)]
+    pub names_kept: u64,
+    /// Other tiers whose logs do not prove that they have all of this one.
+    #[serde(default)]
+    pub behind: Vec<String>,
     /// Whether the deadline stopped the run before the work was done.
     pub stopped: bool,
+    /// Why nothing was deleted, or nothing more.
+    #[serde(default)]
+    pub refused: Option<DeletionRefused>,
+}
+
+/// Why a sweep deletes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeletionRefused {
+    /// Deletion is frozen.
+    Frozen {
+        /// The other tier on which it is; absent when on this one.
+        tier: Option<String>,
+        /// Why.
+        reason: String,
+        /// Since when, µs.
+        since_us: i64,
+    },
+    /// A tier, or which tiers there are, cannot be read.
+    Unreadable {
+        /// The tier; absent when it is not known which there are.
+        tier: Option<String>,
+        /// What failed.
+        error: String,
+    },
+    /// The logs of two tiers are not the same log.
+    Diverged {
+        /// The other tier.
+        tier: String,
+        /// The version of which they hold other entries.
+        version: u64,
+    },
+}
+
+impl fmt::Display for DeletionRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frozen { tier, reason, .. } => {
+                let on = tier.as_ref().map(|tier| format!(" on tier {tier}"));
+                let on = on.unwrap_or_default();
+                write!(f, "deletion is frozen{on}: {reason}")
+            }
+            Self::Unreadable { tier, error } => match tier {
+                Some(tier) => write!(f, "tier {tier} cannot be read: {error}"),
+                None => write!(f, "which tiers there are is not known: {error}"),
+            },
+            Self::Diverged { tier, version } => {
+                write!(f, "the log of tier {tier} holds another entry {version}")
+            }
+        }
+    }
 }

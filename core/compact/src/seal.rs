@@ -35,7 +35,8 @@ impl Compactor {
     /// # Errors
     /// The store's and the table's; [`Error::Contended`]. What was committed before stays.
     pub async fn seal(&self, budget: &Budget, force_reopened: bool) -> Result<Report> {
-        self.seal_telling(budget, force_reopened, &|_, _| ()).await
+        let sealed = self.seal_telling(budget, force_reopened, &|_, _| ()).await;
+        self.watched(sealed).await
     }
 
     pub(crate) async fn seal_telling(

@@ -20,11 +20,14 @@ impl Compactor {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<SettleReport> {
         let tell = |stage: Stage| move |done, total| progress(Progress { stage, done, total });
-        let absorb = self.absorb_telling(budget, &tell(Stage::Absorb)).await?;
-        let seal = self.seal_telling(budget, true, &tell(Stage::Seal)).await?;
-        let consolidate = self
+        let absorb = self.absorb_telling(budget, &tell(Stage::Absorb)).await;
+        let absorb = self.watched(absorb).await?;
+        let seal = self.seal_telling(budget, true, &tell(Stage::Seal)).await;
+        let seal = self.watched(seal).await?;
+        let merged = self
             .consolidate_telling(budget, true, &tell(Stage::Consolidate))
-            .await?;
+            .await;
+        let consolidate = self.watched(merged).await?;
         let view = View::read(&self.log, self.cached_state()).await?;
         let paused = rollups_paused(&self.store).await?.is_some();
         let left = self.left(&view, paused);

@@ -5,11 +5,11 @@ mod common;
 
 use bytes::Bytes;
 use common::{ALL, DAY0, MINUTE, World, hour, sample};
-use stele_compact::{Error, Options, reader};
+use stele_compact::{DeletionRefused, Error, Options, reader};
 use stele_format::batch;
 use stele_model::time::{DAY_US, HOUR_US, SECOND_US};
 use stele_model::{Clock, ErrorKind};
-use stele_table::FileKind;
+use stele_table::{FileKind, set_deletion_frozen};
 
 /// The keys below a part of the tenant, without the part.
 fn keys(world: &World, part: &str) -> Vec<String> {
@@ -124,6 +124,15 @@ async fn what_cannot_be_read_as_a_pin_stops_every_deletion() {
         let is_gone = |key: &object_store::path::Path| world.memory.bytes(key).is_none();
         assert!(!before.iter().any(is_gone), "{key}");
         world.memory.lose(&world.store.path(key));
+        // That it was found is not forgotten: somebody has to look, and say so.
+        let refused = compactor.sweep(&ALL).await.unwrap();
+        assert!(matches!(
+            refused.refused,
+            Some(DeletionRefused::Frozen { .. })
+        ));
+        set_deletion_frozen(&world.store, None, world.clock.now_us())
+            .await
+            .unwrap();
     }
     assert!(compactor.sweep(&ALL).await.unwrap().files_deleted > 0);
 }

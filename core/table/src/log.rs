@@ -9,6 +9,7 @@ use stele_model::{Clock, Day, Digest, time};
 use stele_store::{TenantStore, keys};
 
 use crate::checkpoint;
+use crate::codec;
 use crate::entry::LogEntry;
 use crate::error::{Damage, Error, Result};
 use crate::fence::Owner;
@@ -221,6 +222,27 @@ impl TableLog {
         entry
             .map(Some)
             .map_err(|damage| Error::corrupt(key, damage))
+    }
+
+    /// The digest of one entry's bytes, when it is whole and of that version; `None` when it is
+    /// absent. Entries name the digest of the one before, so logs with the same entry are the
+    /// same log up to it.
+    ///
+    /// # Errors
+    /// The store's, and [`Error::Corrupt`].
+    pub async fn entry_digest(&self, version: u64) -> Result<Option<Digest>> {
+        let key = keys::log_entry(version);
+        let Some(bytes) = self.store.get_opt(&key).await? else {
+            return Ok(None);
+        };
+        let entry = LogEntry::decode(&bytes).map_err(|damage| Error::corrupt(&key, damage))?;
+        match entry.version == version {
+            true => Ok(Some(codec::digest(&bytes))),
+            false => {
+                let (got, expected) = (entry.version, version);
+                Err(Error::corrupt(key, Damage::Version { got, expected }))
+            }
+        }
     }
 
     /// One head as it stands, for verify: whole, and of the very entry of its version. `None` when

@@ -7,10 +7,21 @@ use stele_store::{L0Object, ObjectInfo, keys};
 use stele_table::{LogIndex, Pins, TableState};
 
 use super::Doomed;
-use super::pins::Pinned;
+use super::others::{Common, Others};
+use super::pins::{Asking, Pinned};
 use crate::compactor::Compactor;
 use crate::error::Result;
-use crate::report::SweepReport;
+use crate::report::{DeletionRefused, SweepReport};
+
+/// How gathering ended.
+pub(super) enum Gather {
+    /// The tenant has no table.
+    NoTable,
+    /// Nothing may be deleted.
+    Refused(DeletionRefused),
+    /// All is known.
+    Ready(Box<Gathered>),
+}
 
 /// What a run gathered before it deletes anything.
 pub(super) struct Gathered {
@@ -25,6 +36,7 @@ pub(super) struct Gathered {
     /// When the markers were listed, µs by our clock.
     pub markers_us: i64,
     pub pinned: Pinned,
+    pub others: Others,
     /// What lies before the history; `None` while nothing of it may go.
     old: Option<Old>,
 }
@@ -41,14 +53,23 @@ struct Old {
 }
 
 impl Compactor {
-    pub(super) async fn gather(&self) -> Result<Option<Gathered>> {
+    /// What a run must know. With `marks`, pins that nobody can have acknowledged are marked so;
+    /// without, nothing is written.
+    pub(super) async fn gather(&self, marks: bool) -> Result<Gather> {
+        if let Some(refused) = self.own_freeze().await? {
+            return Ok(Gather::Refused(refused));
+        }
         let now_us = self.store_now_us().await?;
         // Before the table: a pin that is not seen here was stored after this time, and whoever
         // stored it acknowledges it only if its version is younger than half the history.
         let pins = Pins::read(&self.store).await?;
+        let mut others = match self.others().await {
+            Ok(others) => others,
+            Err(refused) => return Ok(Gather::Refused(refused)),
+        };
         // Cold: no deletion is ever planned on what a process merely remembers.
         let Some(state) = self.log.load().await? else {
-            return Ok(None);
+            return Ok(Gather::NoTable);
         };
         self.remember(&state);
         // After the state, so that an object missing here is known to be gone.
@@ -58,7 +79,23 @@ impl Compactor {
         let markers_us = self.clock.now_us();
         let markers = self.store.list(keys::IDEM).await?;
         let index = LogIndex::new(&log, self.history_us());
-        let pinned = self.pinned(pins, &index, now_us).await?;
+        if let Err(refused) = self.others_now(&mut others, &state, &index).await {
+            return Ok(Gather::Refused(refused));
+        }
+        if let Some(refused) = diverged(&others) {
+            return Ok(Gather::Refused(refused));
+        }
+        let asking = Asking {
+            index: &index,
+            own: &state,
+            others: &others,
+            now_us,
+            marks,
+        };
+        let pinned = match self.pinned(pins, &asking).await? {
+            Ok(pinned) => pinned,
+            Err(refused) => return Ok(Gather::Refused(refused)),
+        };
         let mut gathered = Gathered {
             now_us,
             state,
@@ -69,10 +106,11 @@ impl Compactor {
             markers,
             markers_us,
             pinned,
+            others,
             old: None,
         };
         gathered.old = self.old(&gathered).await?;
-        Ok(Some(gathered))
+        Ok(Gather::Ready(Box::new(gathered)))
     }
 
     /// Never shorter than what readers of the log count on.
@@ -80,10 +118,14 @@ impl Compactor {
         self.options.history_us.max(self.log.options().history_us)
     }
 
-    /// Loads the newest version older than the history, when anything of its time could go.
+    /// Loads the newest version older than the history, when anything of its time could go. It is
+    /// one that every other tier has: what was removed, and retired, by then, was so in each.
     async fn old(&self, gathered: &Gathered) -> Result<Option<Old>> {
         let before_us = gathered.now_us.saturating_sub(self.history_us());
-        let Some(version) = gathered.index.at(before_us) else {
+        let version = gathered.index.at(before_us).zip(gathered.others.common());
+        let version = version.map(|(old, common)| old.min(common));
+        let first = gathered.index.first_of_tail();
+        let Some(version) = version.filter(|version| first.is_some_and(|f| f <= *version)) else {
             return Ok(None);
         };
         let state = &gathered.state;
@@ -136,11 +178,16 @@ impl Compactor {
             let version = consumed.version;
             let since_us = gathered.index.stored_us(version);
             let since_us = since_us.unwrap_or(consumed.committed_us);
-            if since_us.saturating_add(grace_us) <= gathered.now_us {
-                let name = object.name;
-                doomed.push(Doomed::L0 { name, version });
-            } else {
+            if since_us.saturating_add(grace_us) > gathered.now_us {
                 report.objects_waiting += 1;
+            } else if !gathered.others.have(&object.name, version) {
+                report.objects_unwitnessed += 1;
+            } else {
+                doomed.push(Doomed::L0 {
+                    name: object.name,
+                    version,
+                    size_bytes: object.size_bytes,
+                });
             }
         }
         doomed
@@ -158,8 +205,15 @@ impl Compactor {
             let since_us = gathered.old.as_ref();
             let since_us = since_us.and_then(|old| old.removed.get(&file.path));
             let is_past = file.removed_us.saturating_add(history_us) <= gathered.now_us;
-            if since_us != Some(&file.removed_us) || !is_past {
+            let is_known = since_us == Some(&file.removed_us);
+            if !is_past || (!is_known && gathered.others.is_alone()) {
                 report.files_waiting += 1;
+            } else if !is_known
+                || !gathered
+                    .others
+                    .let_file_go(&file.path, file.removed_us, &gathered.state)
+            {
+                report.files_unwitnessed += 1;
             } else if gathered.pinned.files.contains(file.path.as_str()) {
                 report.files_pinned += 1;
                 report.files_pinned_bytes += file.size_bytes;
@@ -194,7 +248,10 @@ impl Compactor {
             let key = object.key.clone();
             match gathered.pinned.log.contains(key.as_str()) {
                 true => report.entries_pinned += 1,
-                false => doomed.push(Doomed::Entry { key }),
+                false => doomed.push(Doomed::Entry {
+                    key,
+                    size_bytes: object.size_bytes,
+                }),
             }
         }
         for object in &gathered.state.ledger.retired {
@@ -202,10 +259,16 @@ impl Compactor {
             if !is_past || !old.retired.contains(&object.key) {
                 continue;
             }
+            if !gathered.others.let_ledger_go(&object.key, &gathered.state) {
+                continue;
+            }
             let key = object.key.clone();
             match gathered.pinned.ledger.contains(key.as_str()) {
                 true => report.ledger_pinned += 1,
-                false => doomed.push(Doomed::Ledger { key }),
+                false => doomed.push(Doomed::Ledger {
+                    key,
+                    size_bytes: object.size_bytes,
+                }),
             }
         }
     }
@@ -214,4 +277,14 @@ impl Compactor {
 /// The version of a log entry or checkpoint.
 fn version_of(object: &ObjectInfo) -> Option<u64> {
     keys::log_entry_version(&object.key).or_else(|| keys::checkpoint_version(&object.key))
+}
+
+fn diverged(others: &Others) -> Option<DeletionRefused> {
+    others.each.iter().find_map(|other| match other.common {
+        Common::Diverged(version) => Some(DeletionRefused::Diverged {
+            tier: other.witness.tier.clone(),
+            version,
+        }),
+        Common::At(_) | Common::NoTable | Common::Unproven => None,
+    })
 }

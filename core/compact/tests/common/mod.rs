@@ -43,6 +43,18 @@ impl World {
         }
     }
 
+    /// Another tier of the same tenant, empty, by the same clock.
+    pub fn beside(&self) -> Self {
+        let memory = MemoryStore::new(self.clock.clone());
+        let tier = Tier::from_store(Arc::new(memory.clone()), "", "memory://beside");
+        Self {
+            clock: self.clock.clone(),
+            memory,
+            store: tier.tenant(&TenantId::default()),
+            expected: Samples::default(),
+        }
+    }
+
     /// A compactor of its own process, with ids of its own seed.
     pub fn compactor(&self, seed: u64) -> Compactor {
         self.compactor_with(seed, Options::default())
