@@ -14,17 +14,20 @@ use stele_format::{
     SeriesPredicate,
 };
 use stele_model::time::HOUR_US;
-use stele_model::{Resolution, RowsHash, Series, WindowSet};
+use stele_model::{Digest, Resolution, RowsHash, Series, WindowSet, chain};
 use stele_table::{
-    CommitKind, Conservation, FileEntry, FileKind, Retention, View, retention, rollups_paused,
+    CommitKind, Conservation, FileEntry, FileKind, Retention, TableState, View, retention,
+    rollups_paused,
 };
 
 use crate::commit::{Draft, Published};
 use crate::compactor::{Compactor, Pace};
+use crate::confirm::{confirm, is_confirmed};
 use crate::error::{Error, Result};
 use crate::files::check_rows;
+use crate::freeze::freezes;
 use crate::options::Budget;
-use crate::plan::{self, ExpirePlan, ExpireRules, ExpireStep};
+use crate::plan::{self, ExpireAsks, ExpirePlan, ExpireRules, ExpireStep};
 use crate::reader::{damaged, fetch_file};
 use crate::report::{ExpireReport, ExpireWaits, Report};
 
@@ -34,15 +37,77 @@ const SETTING_AGE_US: i64 = HOUR_US;
 
 impl Compactor {
     /// Removes every period from the table that is past its retention, earliest first, one commit
-    /// each, until none is due, one must wait, or the deadline comes. Does nothing while rollups
-    /// are paused.
+    /// each, until none is due, one must wait, one must be confirmed, or the deadline comes. Does
+    /// nothing while rollups are paused or deletion is frozen.
     ///
     /// # Errors
     /// The store's and the table's; [`Error::Skew`]; [`Error::Unproven`] when rollups are not
     /// what their raw samples fold to: then these stay; [`Error::Contended`]. What was committed
-    /// before stays.
+    /// before stays. What is damaged, or not proved, at a second look too freezes deletion.
     pub async fn expire(&self, budget: &Budget) -> Result<ExpireReport> {
         let _turn = self.sealing.lock().await;
+        match self.expire_once(budget).await {
+            Err(first) if freezes(&first) => match self.expire_once(budget).await {
+                Err(again) if chain(&again) == chain(&first) => {
+                    self.freeze(&again).await;
+                    Err(again)
+                }
+                other => other,
+            },
+            other => other,
+        }
+    }
+
+    /// What waits to be confirmed: [`ExpireReport::asks`] without expiring anything.
+    ///
+    /// # Errors
+    /// The store's and the table's, and [`Error::Skew`].
+    pub async fn expire_asks(&self) -> Result<Option<ExpireAsks>> {
+        let mut report = ExpireReport::default();
+        let Some(rules) = self.expire_rules(&mut report).await? else {
+            return Ok(None);
+        };
+        let view = View::read(&self.log, None).await?;
+        match plan::expire(&view.state, &view.l0, &rules) {
+            ExpireStep::Expire(plan) => self.asks(&view.state, &rules, &plan).await,
+            ExpireStep::Nothing | ExpireStep::Waits(_) => Ok(None),
+        }
+    }
+
+    /// Confirms what [`Compactor::expire_asks`] asks, for every process and for good: nothing
+    /// before those days is asked about again. Nothing expires by this alone.
+    ///
+    /// # Errors
+    /// [`Error::NothingAsked`]; [`Error::OtherPlan`] when `hash` is not that of the question as
+    /// it is now; else the store's and the table's.
+    pub async fn confirm_expire(&self, hash: Digest) -> Result<ExpireAsks> {
+        let asks = self.expire_asks().await?.ok_or(Error::NothingAsked)?;
+        if asks.hash != hash {
+            return Err(Error::OtherPlan {
+                plan: asks.hash,
+                confirmed: hash,
+            });
+        }
+        confirm(&self.store, &asks, self.clock.now_us()).await?;
+        Ok(asks)
+    }
+
+    /// What must be confirmed before `plan`, if anything.
+    async fn asks(
+        &self,
+        state: &TableState,
+        rules: &ExpireRules,
+        plan: &ExpirePlan,
+    ) -> Result<Option<ExpireAsks>> {
+        let due = plan::due_in_all(state, rules);
+        let bytes_min = self.options.asks_live_bytes_min;
+        let Some(asks) = due.asks(plan, self.store.tenant(), bytes_min) else {
+            return Ok(None);
+        };
+        Ok((!is_confirmed(&self.store, plan).await?).then_some(asks))
+    }
+
+    async fn expire_once(&self, budget: &Budget) -> Result<ExpireReport> {
         let mut report = ExpireReport::default();
         let mut stale = 0;
         loop {
@@ -59,6 +124,14 @@ impl Compactor {
                 }
                 ExpireStep::Expire(plan) => plan,
             };
+            report.refused = self.deletion_refused().await?;
+            if report.refused.is_some() {
+                break;
+            }
+            report.asks = self.asks(&view.state, &rules, &plan).await?;
+            if report.asks.is_some() {
+                break;
+            }
             if self.is_past(budget) {
                 report.stopped = true;
                 break;
@@ -107,7 +180,9 @@ impl Compactor {
         rules: &ExpireRules,
         report: &mut ExpireReport,
     ) -> Result<bool> {
-        if !self.is_still_wanted(&rules.retention).await? {
+        if self.deletion_refused().await?.is_some()
+            || !self.is_still_wanted(&rules.retention).await?
+        {
             return Ok(false);
         }
         let view = View::read(&self.log, None).await?;

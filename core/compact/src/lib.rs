@@ -21,6 +21,7 @@
 mod absorb;
 mod commit;
 mod compactor;
+mod confirm;
 mod consolidate;
 mod days;
 mod error;

@@ -21,6 +21,9 @@ pub struct Options {
     /// How long the marker of an idempotency key is kept, µs by the store's clock. Twice as long
     /// as ingest accepts the key, so that no attempt with it can be under way any more.
     pub marker_keep_us: i64,
+    /// A table of less than so many live bytes expires what is due without asking, however much
+    /// of it that is.
+    pub asks_live_bytes_min: u64,
     /// A data file is split beyond this size, and not merged further above half of it.
     pub target_file_bytes: u64,
     /// Heads kept by sweep, newest first.
@@ -39,6 +42,7 @@ impl Default for Options {
             sweep_grace_us: 15 * MINUTE_US,
             history_us: 24 * HOUR_US,
             marker_keep_us: 48 * HOUR_US,
+            asks_live_bytes_min: 64 << 20,
             target_file_bytes: 64 << 20,
             heads_kept: 20,
             attempts_max: 8,

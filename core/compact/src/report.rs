@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::ExpireAsks;
+
 /// What one run of absorb, seal or consolidate did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -157,6 +159,12 @@ pub struct ExpireReport {
     pub read_bytes: u64,
     /// Why the next period does not expire, though it is due.
     pub waits: Option<ExpireWaits>,
+    /// What must be confirmed before the next period expires.
+    #[serde(default)]
+    pub asks: Option<ExpireAsks>,
+    /// Why nothing expires, or nothing more.
+    #[serde(default)]
+    pub refused: Option<DeletionRefused>,
     /// Whether the deadline stopped the run before the work was done.
     pub stopped: bool,
     /// Whether rollups are paused, so that nothing expires.
@@ -238,7 +246,7 @@ pub struct SweepReport {
     pub refused: Option<DeletionRefused>,
 }
 
-/// Why a sweep deletes nothing.
+/// Why nothing is deleted, and nothing expires.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeletionRefused {

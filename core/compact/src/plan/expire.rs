@@ -27,7 +27,7 @@ pub struct ExpireRules {
 
 impl ExpireRules {
     /// Days before this one are past the retention of `resolution`.
-    fn past(&self, resolution: Resolution) -> Option<Day> {
+    pub(super) fn past(&self, resolution: Resolution) -> Option<Day> {
         let kept_us = i64::from(self.retention.days(resolution)?) * DAY_US;
         Some(Day::of(self.now_us.saturating_sub(kept_us + GRACE_US)))
     }
@@ -86,7 +86,7 @@ pub fn expire(state: &TableState, l0: &[L0Object], rules: &ExpireRules) -> Expir
 }
 
 /// 60 min rollups expire by whole months: the first day of the month.
-fn whole(resolution: Resolution, day: Day) -> Day {
+pub(super) fn whole(resolution: Resolution, day: Day) -> Day {
     match resolution {
         Resolution::M60 => Day::of(day.month().start_us()),
         _ => day,

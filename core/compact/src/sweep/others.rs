@@ -210,6 +210,26 @@ impl Compactor {
         Ok(frozen.map(|frozen| refusal(None, frozen)))
     }
 
+    /// Whether anything keeps this tier from deleting at all: a freeze on any tier, or a tier
+    /// that cannot be asked.
+    pub(crate) async fn deletion_refused(&self) -> Result<Option<DeletionRefused>> {
+        if let Some(refused) = self.own_freeze().await? {
+            return Ok(Some(refused));
+        }
+        let standing = match self.standing().await {
+            Ok(standing) => standing,
+            Err(refused) => return Ok(Some(refused)),
+        };
+        for witness in &standing.others {
+            match deletion_frozen(witness.log.store()).await {
+                Ok(None) => {}
+                Ok(Some(frozen)) => return Ok(Some(refusal(Some(witness), frozen))),
+                Err(error) => return Ok(Some(unreadable(Some(&witness.tier), &error))),
+            }
+        }
+        Ok(None)
+    }
+
     async fn standing(&self) -> Result<Standing, DeletionRefused> {
         match &self.witnesses {
             None => Ok(Standing::alone()),
