@@ -180,7 +180,7 @@ async fn ask(
             output::encode(batches, format).await
         };
         match answered.await {
-            Err(error) if error.kind() == ErrorKind::Unavailable && tables.peek().is_some() => {
+            Err(error) if is_of_tier(&error) && tables.peek().is_some() => {
                 let store = log.store().tier().url();
                 tracing::warn!(store, cause = %chain(&error), "reading from another tier");
                 state.tables.failed(store);
@@ -189,6 +189,11 @@ async fn ask(
         }
     }
     Err(Error::OtherTenant)
+}
+
+/// Whether another tier may answer what this one cannot.
+fn is_of_tier(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt)
 }
 
 fn chosen(format: Option<&str>, headers: &HeaderMap) -> Result<Format> {

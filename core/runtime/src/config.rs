@@ -100,6 +100,8 @@ pub struct Config {
     pub seal_every_us: Option<i64>,
     /// `STELE_SWEEP_EVERY_SECS` in µs: from one sweep to the next.
     pub sweep_every_us: Option<i64>,
+    /// `STELE_SYNC_EVERY_SECS` in µs: from one copy to the other tiers to the next.
+    pub sync_every_us: Option<i64>,
     /// `STELE_SNAPSHOTS`: how many scheduled snapshots of each rung are kept.
     pub snapshots: Option<String>,
     /// `STELE_QUOTA_SAMPLES_PER_SEC`, for each tenant.
@@ -137,6 +139,7 @@ impl fmt::Debug for Config {
             .field("absorb_every_us", &self.absorb_every_us)
             .field("seal_every_us", &self.seal_every_us)
             .field("sweep_every_us", &self.sweep_every_us)
+            .field("sync_every_us", &self.sync_every_us)
             .field("quota_samples_per_sec", &self.quota_samples_per_sec)
             .field("quota_series", &self.quota_series)
             .field("sketch", &self.sketch)
@@ -149,7 +152,7 @@ impl fmt::Debug for Config {
     }
 }
 
-const VARIABLES: [Variable; 21] = [
+const VARIABLES: [Variable; 22] = [
     Variable {
         name: "STELE_STORE",
         default: "./stele-data",
@@ -204,6 +207,11 @@ const VARIABLES: [Variable; 21] = [
         name: "STELE_SWEEP_EVERY_SECS",
         default: "300",
         meaning: "seconds from one sweep to the next",
+    },
+    Variable {
+        name: "STELE_SYNC_EVERY_SECS",
+        default: "60",
+        meaning: "seconds from one copy to the other tiers to the next",
     },
     Variable {
         name: "STELE_SNAPSHOTS",
@@ -324,6 +332,9 @@ impl Config {
             }
             "STELE_SWEEP_EVERY_SECS" => {
                 self.sweep_every_us = Some(seconds_us("STELE_SWEEP_EVERY_SECS", value)?);
+            }
+            "STELE_SYNC_EVERY_SECS" => {
+                self.sync_every_us = Some(seconds_us("STELE_SYNC_EVERY_SECS", value)?);
             }
             "STELE_SNAPSHOTS" => self.snapshots = Some(value),
             "STELE_QUOTA_SAMPLES_PER_SEC" => {

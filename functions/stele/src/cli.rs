@@ -3,10 +3,16 @@
 //! Flags win over `STELE_*` variables, which win over defaults. Exit codes: 0 done, 1 it failed or
 //! found something wrong, 2 the command line is wrong.
 
+mod drill;
+mod tier;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stele_table::{AsOf, PinName};
+
+pub use drill::{DrillAction, DrillArgs, FebruaryArgs};
+pub use tier::{PolicyArg, RoleArg, TierAction, TierArgs, TierInit};
 
 /// Stele keeps metrics in object storage: what it acknowledged is durable, and answers are exact
 /// at every moment.
@@ -50,6 +56,10 @@ pub enum Command {
     Snapshot(SnapshotArgs),
     /// Bring a dropped snapshot back, within the history (24 h) of its drop.
     Undelete(UndeleteArgs),
+    /// Keep the same data in several stores; add, follow, promote and retire them.
+    Tier(TierArgs),
+    /// Try out what must never be lost, on stores made for it.
+    Drill(DrillArgs),
     /// Check the store: conservation, single consumption, rollup truth, heads, whole objects.
     Verify(VerifyArgs),
     /// Show a running server's backlog, lag and sizes.

@@ -1,5 +1,5 @@
-//! The schedule of the all-in-one: absorb, seal, consolidate, sweep, expire and snapshots, on a
-//! thread of their own.
+//! The schedule of the all-in-one: absorb, seal, consolidate, sweep, expire, snapshots and sync, on
+//! a thread of their own.
 //!
 //! Jobs decode, sort and encode for seconds at a time; on their own thread they do not hold up an
 //! acknowledgement. One thread also orders this process's own jobs, so they never race each other
@@ -14,16 +14,17 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 use stele_compact::{Budget, ExpireReport, Report, SettleReport, SweepReport};
-use stele_protect::Ladder;
+use stele_protect::{Ladder, Migration};
 use stele_runtime::Config;
+use stele_store::TierSet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use stele_model::TenantId;
 
 use crate::node::Node;
-use crate::snapshots;
 use crate::tenants::Tenants;
+use crate::{settings, snapshots, tiers};
 
 /// How often the store is asked which tenants it holds.
 const FIND_EVERY: Duration = Duration::from_secs(60);
@@ -38,6 +39,7 @@ pub struct Periods {
     consolidate: Duration,
     sweep: Duration,
     expire: Duration,
+    sync: Duration,
 }
 
 impl Periods {
@@ -55,6 +57,7 @@ impl Periods {
             consolidate: period(config.seal_every_us, 60) * 10,
             sweep: period(config.sweep_every_us, 300),
             expire: period(config.sweep_every_us, 300) * 12,
+            sync: period(config.sync_every_us, 60),
         }
     }
 }
@@ -74,6 +77,8 @@ pub struct Done {
     pub expire: ExpireReport,
     /// Scheduled snapshots taken.
     pub snapshots: u64,
+    /// Objects copied to other tiers.
+    pub synced: u64,
     /// Runs that failed, by any cause.
     pub failures: u64,
     /// The last failure.
@@ -102,12 +107,12 @@ impl Jobs {
     /// When the machine has no thread to give.
     pub fn start(
         tenants: Opening,
-        budget: Budget,
-        periods: Periods,
+        config: Config,
         ladder: Option<Ladder>,
         stop: watch::Receiver<bool>,
     ) -> anyhow::Result<(Self, std::thread::JoinHandle<()>)> {
         let (settles, requests) = mpsc::channel(8);
+        let (budget, periods) = (settings::budget(&config), Periods::new(&config));
         let done = Arc::new(Mutex::new(Done::default()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -123,6 +128,7 @@ impl Jobs {
                 }
             };
             let schedule = Schedule {
+                migration: tiers::migration(tenants.tiers().clone(), &config, None),
                 tenants,
                 budget,
                 ladder,
@@ -172,6 +178,7 @@ enum Job {
 
 struct Schedule {
     tenants: Tenants,
+    migration: Migration,
     budget: Budget,
     /// `None` takes no snapshots and drops none.
     ladder: Option<Ladder>,
@@ -193,7 +200,7 @@ impl Schedule {
             };
             let (mut absorb, mut seal) = (timer(periods.absorb), timer(periods.seal));
             let (mut consolidate, mut sweep) = (timer(periods.consolidate), timer(periods.sweep));
-            let mut expire = timer(periods.expire);
+            let (mut expire, mut sync) = (timer(periods.expire), timer(periods.sync));
             let mut snapshots = timer(SNAPSHOTS_EVERY);
             // Soon, for a server that is started often; after its first absorb.
             snapshots.reset_after(periods.absorb * 2);
@@ -208,6 +215,7 @@ impl Schedule {
                     _ = snapshots.tick(), if self.ladder.is_some() => {
                         self.each(Job::Snapshots).await;
                     }
+                    _ = sync.tick() => self.sync().await,
                     _ = sweep.tick() => self.each(Job::Sweep).await,
                     _ = consolidate.tick() => self.each(Job::Consolidate).await,
                     _ = seal.tick() => self.each(Job::Seal).await,
@@ -252,14 +260,9 @@ impl Schedule {
 
     /// Runs a job for every tenant, one after the other.
     async fn each(&self, job: Job) {
+        // No job runs on a tier set that may be out of date.
         if let Err(error) = self.tenants.refresh().await {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "the tier set cannot be read; no job runs without it");
-            self.note(|done| {
-                done.failures += 1;
-                done.last_error = Some(format!("tiers: {error}"));
-            });
-            return;
+            return self.failed_tiers(&error);
         }
         for node in self.tenants.met() {
             match job {
@@ -294,11 +297,51 @@ impl Schedule {
         }
     }
 
+    /// On the primary, and then on every other tier: each deletes what its own log gave up.
     async fn sweep(&self, node: &Node) {
         match node.compactor.sweep(&self.budget).await {
             Ok(report) => self.note(|done| done.sweep = report),
             Err(error) => self.failed(node, "sweep", &error),
         }
+        for sweeper in self.tenants.sweepers(node.store.tenant()) {
+            if let Err(error) = sweeper.sweep(&self.budget).await {
+                self.failed(node, "sweep of another tier", &error);
+            }
+        }
+    }
+
+    /// Brings the other tiers to where the primary is. Who joins is left to `stele tier sync`, which
+    /// may take hours.
+    async fn sync(&self) {
+        let current = match self.tenants.refresh().await {
+            Ok(current) => current,
+            Err(error) => return self.failed_tiers(&error),
+        };
+        let is_due = |set: &TierSet| set.primary_since > 0 || current.members.len() > 1;
+        if !current.set.as_ref().is_some_and(is_due) {
+            return;
+        }
+        match self.migration.follow().await {
+            Ok(report) => {
+                let failed = report.tiers.iter().find_map(|tier| tier.failed.as_ref());
+                self.note(|done| {
+                    done.synced += report.tiers.iter().map(|tier| tier.copied).sum::<u64>();
+                    done.failures += u64::from(failed.is_some());
+                    if let Some(why) = failed {
+                        done.last_error = Some(format!("sync: {why}"));
+                    }
+                });
+            }
+            Err(error) => self.failed_tiers(&error),
+        }
+    }
+
+    fn failed_tiers(&self, error: &(dyn std::error::Error + 'static)) {
+        tracing::error!(error, "the tiers cannot be worked on; it is tried again");
+        self.note(|done| {
+            done.failures += 1;
+            done.last_error = Some(format!("tiers: {error}"));
+        });
     }
 
     async fn expire(&self, node: &Node) {

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod commands;
+mod drill;
 mod host_metrics;
 mod import;
 mod jobs;
@@ -17,7 +18,9 @@ mod snapshots;
 mod status;
 mod stores;
 mod tenants;
+mod tiers;
 mod tokens;
+mod witnesses;
 
 use std::process::ExitCode;
 
@@ -46,6 +49,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Retention(args) => retention::run(args, config).await,
         Command::Snapshot(args) => snapshots::run(args, config).await,
         Command::Undelete(args) => snapshots::undelete(args, config).await,
+        Command::Tier(args) => tiers::run(args, config).await,
+        Command::Drill(args) => drill::run(args, config).await,
         Command::Token(args) => tokens::run(args, config).await,
         Command::Verify(args) => commands::verify_store(args, config).await,
         Command::Status(args) => commands::status(args, config).await,

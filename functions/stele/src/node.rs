@@ -6,10 +6,11 @@ use stele_compact::{Compactor, Options};
 use stele_ingest::{GroupLimits, Ingestor};
 use stele_model::{Clock, Ids, TenantId};
 use stele_runtime::{RandomIds, SystemClock};
-use stele_store::{Current, TenantStore, Tier, Tiers};
+use stele_store::{Current, OpenTier, TenantStore, Tier, Tiers};
 use stele_table::{Owner, TableLog};
 
 use crate::retention::RetentionCache;
+use crate::witnesses::OtherTiers;
 
 /// The parts that work on one tenant.
 #[derive(Clone)]
@@ -59,13 +60,16 @@ impl Node {
             ..Default::default()
         };
         let ingestor = Arc::new(Ingestor::over(tiers.clone(), tenant.clone(), group));
-        let compactor = Arc::new(Compactor::new(
+        let own = owner(current).map(|owner| owner.tier);
+        let others = OtherTiers::new(tiers.clone(), tenant.clone(), options.clone(), own);
+        let compactor = Compactor::new(
             store.clone(),
             Arc::clone(&log),
             options,
             Arc::clone(&clock),
             ids,
-        ));
+        );
+        let compactor = Arc::new(compactor.with_witnesses(Arc::new(others)));
         Self {
             store,
             log,
@@ -75,6 +79,15 @@ impl Node {
             clock,
         }
     }
+}
+
+/// What sweeps a tenant's copy on a mirror; it never commits.
+pub fn sweeper(tiers: &Tiers, mirror: &OpenTier, tenant: &TenantId, options: Options) -> Compactor {
+    let log = Arc::new(table(&mirror.tier, tenant, &options));
+    let own = Some(mirror.member.id.clone());
+    let others = OtherTiers::new(tiers.clone(), tenant.clone(), options.clone(), own);
+    let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
+    Compactor::new(log.store().clone(), log, options, clock, ids).with_witnesses(Arc::new(others))
 }
 
 /// For whom this process commits to the primary's log.

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::cli::{LogForm, ServeArgs};
-use crate::jobs::{Jobs, Periods};
+use crate::jobs::Jobs;
 use crate::node::Node;
 use crate::status::{Status, prometheus};
 use crate::tenants::{Met, Tenants};
@@ -71,8 +71,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (jobs, thread) = Jobs::start(
         Box::pin(Tenants::open(jobs_tiers, options.clone(), met)),
-        settings::budget(&config),
-        Periods::new(&config),
+        config.clone(),
         settings::ladder(args.snapshots.as_deref(), &config)?,
         stopped.clone(),
     )?;
@@ -135,7 +134,7 @@ fn router(server: Server, engine: QueryEngine, config: &Config) -> Router {
 }
 
 /// Answers nothing on a tier set that may be out of date.
-async fn with_lease(State(tenants): State<Tenants>, request: Request, next: Next) -> Response {
+pub async fn with_lease(State(tenants): State<Tenants>, request: Request, next: Next) -> Response {
     match tenants.refresh().await {
         Ok(_) => next.run(request).await,
         Err(error) => fault(error.kind(), &error),

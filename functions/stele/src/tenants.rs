@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use stele_compact::Options;
+use stele_compact::{Compactor, Options};
 use stele_model::{TenantId, TierId};
 use stele_query::{Readable, Tables};
-use stele_store::{Current, Tier, Tiers};
+use stele_store::{Current, Tier, TierState, Tiers};
 use stele_table::TableLog;
 
 use crate::node::{self, Node};
@@ -35,6 +35,18 @@ struct Open {
     current: Arc<Current>,
     nodes: BTreeMap<TenantId, Node>,
     mirrors: BTreeMap<(TierId, TenantId), Arc<TableLog>>,
+    sweepers: BTreeMap<(TierId, TenantId), Arc<Compactor>>,
+}
+
+impl Open {
+    fn new(current: Arc<Current>) -> Self {
+        Self {
+            current,
+            nodes: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+            sweepers: BTreeMap::new(),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,11 +63,7 @@ impl Tenants {
         options: Options,
         met: Met,
     ) -> Result<Self, stele_store::Error> {
-        let open = Open {
-            current: tiers.current().await?,
-            nodes: BTreeMap::new(),
-            mirrors: BTreeMap::new(),
-        };
+        let open = Open::new(tiers.current().await?);
         Ok(Self {
             tiers,
             options,
@@ -68,11 +76,6 @@ impl Tenants {
     /// The tiers.
     pub fn tiers(&self) -> &Tiers {
         &self.tiers
-    }
-
-    /// The compactors' choices.
-    pub fn options(&self) -> &Options {
-        &self.options
     }
 
     /// Makes sure that the tier set may be acted on, and moves to another primary when there is one.
@@ -88,11 +91,7 @@ impl Tenants {
                 primary = current.primary.url(),
                 "new tier set"
             );
-            *open = Open {
-                current: Arc::clone(&current),
-                nodes: BTreeMap::new(),
-                mirrors: BTreeMap::new(),
-            };
+            *open = Open::new(Arc::clone(&current));
         }
         Ok(current)
     }
@@ -127,6 +126,25 @@ impl Tenants {
             (tier.member.id.clone(), Arc::clone(table))
         });
         tables.collect()
+    }
+
+    /// What sweeps the tenant's copies on the other tiers.
+    pub fn sweepers(&self, tenant: &TenantId) -> Vec<Arc<Compactor>> {
+        let mut open = lock(&self.open);
+        let current = Arc::clone(&open.current);
+        let others = current.members.iter().filter(|other| {
+            let is_other = other.member.state != TierState::Primary && other.member.is_active();
+            is_other && other.trouble.is_none()
+        });
+        let sweepers = others.map(|other| {
+            let key = (other.member.id.clone(), tenant.clone());
+            let sweeper = open.sweepers.entry(key).or_insert_with(|| {
+                let options = self.options.clone();
+                Arc::new(node::sweeper(&self.tiers, other, tenant, options))
+            });
+            Arc::clone(sweeper)
+        });
+        sweepers.collect()
     }
 
     /// Every tenant that was met.

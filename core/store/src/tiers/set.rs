@@ -108,6 +108,10 @@ pub struct TierSet {
     pub epoch: u64,
     /// The epoch at which the primary became it; 0 for the first one.
     pub primary_since: u64,
+    /// The primary before, whose logs the promotion fences; `None` for the first primary of all
+    /// and when the one before is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_from: Option<TierId>,
     /// Which tiers must hold a batch before it is acknowledged.
     pub policy: WritePolicy,
     /// Of the first set alone: it was made while nobody wrote to the store, as who made it said.
@@ -176,6 +180,7 @@ impl TierSet {
             format: FORMAT,
             epoch: 1,
             primary_since: 0,
+            promoted_from: None,
             policy: WritePolicy::All,
             is_quiet: false,
             lease_ms: Self::LEASE_MS,
@@ -314,6 +319,7 @@ impl TierSet {
             |m| m.state == TierState::Mirror && m.role == Role::Mirror,
         )?;
         next.primary_since = next.epoch;
+        next.promoted_from = (!is_forced).then(|| old.clone());
         for member in next.members.iter_mut().filter(|member| member.id == old) {
             member.state = match is_forced {
                 true => TierState::Lost,
