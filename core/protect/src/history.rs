@@ -58,6 +58,9 @@ pub(crate) async fn check_entries(
 /// checkpoint that is older than the history: below one, there is what pins keep, which is
 /// checked with them, and what they kept until they were dropped. Any other gap is a loss. Ghosts,
 /// which a writer re-created that slept through the sweep of their version, are read by nobody.
+///
+/// In a copy from another tier nothing is older than the history yet: there, what pins keep was
+/// stored after the checkpoint above it, and in no log that was written in order is it so.
 fn first_to_check(index: &LogIndex, now_us: i64) -> Option<u64> {
     let old = index.at(now_us.saturating_sub(index.history_us()));
     let swept_below = old.and_then(|old| index.bases(old).first().copied());
@@ -65,12 +68,20 @@ fn first_to_check(index: &LogIndex, now_us: i64) -> Option<u64> {
     let mut first = entries.next()?;
     for version in entries {
         let is_gap = version + 1 < first;
-        if is_gap && swept_below.is_some_and(|below| first <= below) {
+        let is_swept = swept_below.is_some_and(|below| first <= below);
+        if is_gap && (is_swept || is_copied(index, version, first)) {
             break;
         }
         first = version;
     }
     Some(first)
+}
+
+/// Whether the entry below a gap is no older than a checkpoint that the entries above lead to.
+fn is_copied(index: &LogIndex, below: u64, above: u64) -> bool {
+    let stored_us = index.stored_us(below);
+    let mut bases = index.checkpoints().filter(|base| *base >= above);
+    bases.any(|base| index.has_all(above, base) && stored_us >= index.stored_us(base))
 }
 
 /// The newest checkpoint must load: without it a table whose old entries are swept does not. The

@@ -3,7 +3,7 @@
 //!
 //! Verify changes nothing and never stops at the first thing wrong: each is a [`Finding`] that
 //! names the object. Nothing here deletes what a table or a snapshot needs: only sweep deletes.
-//! Replication is not here yet.
+//! [`replicate()`] copies a table to another tier, as a prefix of its log.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
@@ -12,6 +12,7 @@ mod history;
 mod ladder;
 mod pinned;
 mod receipt;
+mod replicate;
 mod report;
 mod restore;
 mod routes;
@@ -22,6 +23,11 @@ mod verify;
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use pinned::verify_snapshot;
 pub use receipt::{BatchState, ReceiptError, find_batch};
+pub use replicate::{
+    L0Report, ReplicateError, ReplicateOptions, ReplicateReport, SettingsReport, TenantCopied,
+    TierOptions, TierProgress, TierReport, copy_control, copy_l0, copy_settings, replicate,
+    replicate_tier,
+};
 pub use report::{Check, Finding, Progress, Stage, VerifyReport};
 pub use restore::{CopyProgress, RestoreError, RestorePlan, RestoreReport, restore, restore_plan};
 pub use routes::{Logs, receipts_router};

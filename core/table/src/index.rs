@@ -80,6 +80,11 @@ impl LogIndex {
         self.entries.iter().map(|(version, us)| (*version, *us))
     }
 
+    /// The versions with a checkpoint, in order.
+    pub fn checkpoints(&self) -> impl Iterator<Item = u64> {
+        self.checkpoints.keys().copied()
+    }
+
     /// The ghost entries, in order.
     pub fn ghosts(&self) -> impl Iterator<Item = (u64, i64)> {
         self.ghosts.iter().map(|(version, us)| (*version, *us))

@@ -23,6 +23,7 @@ mod check;
 mod checkpoint;
 mod codec;
 mod commit;
+mod copy;
 mod entry;
 mod error;
 mod expired;
@@ -50,6 +51,7 @@ pub use as_of::AsOf;
 pub use commit::{
     Commit, CommitKind, Conservation, ConsumedBatch, ConsumedObject, OperationId, Outcome,
 };
+pub use copy::CopyStep;
 pub use entry::{Consumed, LogEntry};
 pub use error::{Damage, Error, Refusal, Result};
 pub use expired::Expired;

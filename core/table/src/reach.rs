@@ -9,8 +9,10 @@ use stele_store::keys;
 
 use crate::apply::{apply, create, names};
 use crate::codec;
+use crate::commit::CommitKind;
 use crate::entry::LogEntry;
 use crate::error::{Damage, Error, Result};
+use crate::file::FileEntry;
 use crate::index::LogIndex;
 use crate::log::TableLog;
 use crate::state::{LedgerObject, TableState};
@@ -31,6 +33,10 @@ pub struct Reach {
     pub entries: Vec<(u64, Digest)>,
     /// Every ledger object that those entries or the version name, by key.
     pub ledger: BTreeMap<String, LedgerObject>,
+    /// Ledger objects that only versions in between name, by key: it loads without them.
+    pub between: BTreeMap<String, LedgerObject>,
+    /// Every file that is live in any version from the base on, by path.
+    pub files: BTreeMap<String, Arc<FileEntry>>,
 }
 
 impl Reach {
@@ -74,12 +80,33 @@ impl TableLog {
     /// # Errors
     /// As [`TableLog::load_version`].
     pub async fn reach(&self, index: &LogIndex, version: u64) -> Result<Reach> {
+        let bases = index.bases(version);
+        self.reach_by(index, version, bases).await
+    }
+
+    /// The newest version by the log alone, from the base of the oldest version of the history: so
+    /// with every version that is kept without a pin.
+    ///
+    /// # Errors
+    /// As [`TableLog::load_version`].
+    pub async fn reach_history(&self, index: &LogIndex) -> Result<Reach> {
+        let newest = index.newest().ok_or(Error::NoTable)?;
+        let oldest = index.oldest_kept(self.now_us()).unwrap_or(newest);
+        let (mut later, below): (Vec<u64>, Vec<u64>) = index
+            .bases(newest)
+            .into_iter()
+            .partition(|base| *base > oldest);
+        later.reverse();
+        self.reach_by(index, newest, [below, later].concat()).await
+    }
+
+    async fn reach_by(&self, index: &LogIndex, version: u64, bases: Vec<u64>) -> Result<Reach> {
         let newest = index.newest().ok_or(Error::NoTable)?;
         if version > newest {
             return Err(Error::FutureVersion { version, newest });
         }
         let mut first_damage = None;
-        for base in index.bases(version) {
+        for base in bases {
             match self.reach_from(base, version).await {
                 Ok(reach) => return Ok(reach),
                 Err(error @ Error::Corrupt { .. }) => {
@@ -106,11 +133,15 @@ impl TableLog {
             state: Arc::new(base.clone()),
             entries: vec![(base.version, base.entry_digest)],
             ledger: ledger_of(&base),
+            between: BTreeMap::new(),
+            files: base.files.clone(),
             base: Arc::new(base),
             has_checkpoint,
         };
         self.walk(&mut reach, version).await?;
         reach.ledger.extend(ledger_of(&reach.state));
+        let ledger = &reach.ledger;
+        reach.between.retain(|key, _| !ledger.contains_key(key));
         Ok(reach)
     }
 
@@ -143,13 +174,19 @@ impl TableLog {
             if let Some((object, _)) = names(&entry) {
                 reach.ledger.insert(object.key.clone(), object.clone());
             }
+            if entry.kind() == CommitKind::Ledger {
+                reach.between.extend(ledger_of(&reach.state));
+            }
+            let added = entry.add.iter();
+            let added = added.map(|file| (file.path.clone(), Arc::new(file.clone())));
+            reach.files.extend(added);
         }
         Ok(())
     }
 }
 
 /// The ledger objects a version names.
-fn ledger_of(state: &TableState) -> BTreeMap<String, LedgerObject> {
+pub(crate) fn ledger_of(state: &TableState) -> BTreeMap<String, LedgerObject> {
     let ledger = &state.ledger;
     let recent = ledger.recent.iter().map(|recent| &recent.object);
     let segments = ledger.days.values().flatten().map(|s| &s.object);

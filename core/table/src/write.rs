@@ -401,7 +401,7 @@ impl TableLog {
 
     /// The checkpoint of a ledger commit, then the hint at it: the one object that is overwritten,
     /// because Delta says so; losing a race over it costs a reader a few more entries.
-    async fn write_checkpoint(&self, state: &TableState) -> Result<()> {
+    pub(crate) async fn write_checkpoint(&self, state: &TableState) -> Result<()> {
         let key = keys::checkpoint(state.version);
         let encoded = checkpoint::encode(state).map_err(|d| Error::corrupt(&key, d))?;
         self.store.put_new(&key, encoded.bytes).await?;
