@@ -10,6 +10,7 @@
 mod data;
 mod history;
 mod ladder;
+mod migrate;
 mod pinned;
 mod receipt;
 mod replicate;
@@ -21,6 +22,10 @@ mod text;
 mod verify;
 
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
+pub use migrate::{
+    Lag, MigrateError, MigrateOptions, Migration, Missing, Promoted, RetirePlan, Step, SyncReport,
+    TierSynced, init,
+};
 pub use pinned::verify_snapshot;
 pub use receipt::{BatchState, ReceiptError, find_batch};
 pub use replicate::{

@@ -31,6 +31,8 @@ pub struct Reads {
     pub failed: u64,
     /// The longest time between an answer and the next, when a query between them failed.
     pub longest_gap: Duration,
+    /// Answers that missed samples while a store had lost objects that nothing knew of yet.
+    pub short: u64,
     /// Answers that were wrong: the first of them.
     pub wrong: Option<String>,
     /// The last failure.
@@ -44,7 +46,16 @@ pub struct Reader {
     /// Where the history that is asked for ends, µs, and what it holds: samples and their sum.
     history: (i64, i64, i64),
     reads: Mutex<(Reads, Instant, bool)>,
+    /// A store has lost objects that nothing knows of yet.
+    may_be_short: AtomicBool,
     is_over: AtomicBool,
+}
+
+/// What one query showed.
+struct Seen {
+    is_mirror: bool,
+    is_short: bool,
+    wrong: Option<String>,
 }
 
 /// Rows of one answer, and whether a mirror gave it.
@@ -91,6 +102,7 @@ impl Reader {
             load,
             history: (end_us, count, sum),
             reads: Mutex::new((Reads::default(), Instant::now(), false)),
+            may_be_short: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         })
     }
@@ -117,24 +129,30 @@ impl Reader {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
+    /// Whether answers may miss samples from now on.
+    pub fn may_be_short(&self, may: bool) {
+        self.may_be_short.store(may, Ordering::SeqCst);
+    }
+
     /// What reading came to until now.
     pub fn result(&self) -> Reads {
         self.reads().0.clone()
     }
 
-    fn note(&self, answer: anyhow::Result<(bool, Option<String>)>) {
+    fn note(&self, answer: anyhow::Result<Seen>) {
         let mut reads = self.reads();
         let (done, last, has_failed) = &mut *reads;
         match answer {
-            Ok((is_mirror, wrong)) => {
+            Ok(seen) => {
                 if std::mem::take(has_failed) {
                     done.longest_gap = done.longest_gap.max(last.elapsed());
                 }
                 *last = Instant::now();
                 done.answered += 1;
-                done.by_mirror += u64::from(is_mirror);
+                done.by_mirror += u64::from(seen.is_mirror);
+                done.short += u64::from(seen.is_short);
                 if done.wrong.is_none() {
-                    done.wrong = wrong;
+                    done.wrong = seen.wrong;
                 }
             }
             Err(error) => {
@@ -146,7 +164,7 @@ impl Reader {
     }
 
     /// The samples from before the incident, from raw or from a rollup.
-    async fn history(&self, resolution: Resolution) -> anyhow::Result<(bool, Option<String>)> {
+    async fn history(&self, resolution: Resolution) -> anyhow::Result<Seen> {
         let (end_us, count, sum) = self.history;
         let table = resolution.table();
         let (n, total) = match resolution {
@@ -165,22 +183,34 @@ impl Reader {
         let wrong = (got != wanted).then(|| {
             format!("the history in {table} is {got:?} (samples, sum) and should be {wanted:?}")
         });
-        Ok((is_mirror, wrong))
+        Ok(Seen {
+            is_mirror,
+            is_short: false,
+            wrong,
+        })
     }
 
     /// What was acknowledged before the query began must be in the answer, and nothing that was
     /// not sent before it ended.
-    async fn everything(&self) -> anyhow::Result<(bool, Option<String>)> {
+    async fn everything(&self) -> anyhow::Result<Seen> {
         let least = self.load.acked_samples();
+        let may_be_short = || self.may_be_short.load(Ordering::SeqCst);
+        let was_lost = may_be_short();
         let sql = "SELECT count(value) AS n, sum(value) AS total FROM samples";
         let (rows, is_mirror) = ask(&self.sql, sql).await?;
         let most = self.load.sent_samples();
         let got = rows.first().and_then(|row| number(row, "n"));
         let got = got.and_then(|n| u64::try_from(n).ok());
-        let wrong = !got.is_some_and(|n| (least..=most).contains(&n));
-        let wrong = wrong.then(|| {
+        let is_least = got.is_some_and(|n| n >= least);
+        let is_short = !is_least && (was_lost || may_be_short());
+        let is_right = got.is_some_and(|n| n <= most) && (is_least || is_short);
+        let wrong = (!is_right).then(|| {
             format!("{got:?} samples can be read; {least} were acknowledged and {most} sent")
         });
-        Ok((is_mirror, wrong))
+        Ok(Seen {
+            is_mirror,
+            is_short,
+            wrong,
+        })
     }
 }
