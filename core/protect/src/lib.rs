@@ -9,6 +9,7 @@
 
 mod data;
 mod history;
+mod in_place;
 mod ladder;
 mod pinned;
 mod receipt;
@@ -19,6 +20,9 @@ mod snapshot;
 mod text;
 mod verify;
 
+pub use in_place::{
+    InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, in_place_plan, restore_in_place,
+};
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use pinned::verify_snapshot;
 pub use receipt::{BatchState, ReceiptError, find_batch};
