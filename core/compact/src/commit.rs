@@ -174,7 +174,12 @@ impl Compactor {
                 Outcome::Moved(state) => {
                     report.replans += 1;
                     self.remember(&state);
-                    if !draft.holds_on(&state) || self.knows_any(&state, draft).await? {
+                    // A duplicate may be of a batch that is revoked by now.
+                    let is_restored = state.revoked != planned_on.revoked;
+                    if is_restored
+                        || !draft.holds_on(&state)
+                        || self.knows_any(&state, draft).await?
+                    {
                         return Ok(Published::Stale(state));
                     }
                     planned_on = state;

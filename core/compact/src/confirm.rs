@@ -15,6 +15,8 @@ use crate::plan::{ExpireAsks, ExpirePlan};
 struct Confirmed {
     /// What may have expired.
     before: Expired,
+    /// The last restore in place before that.
+    restore: u64,
     /// When, µs by the clock of who confirmed it.
     confirmed_us: i64,
 }
@@ -36,6 +38,7 @@ pub(crate) async fn confirm(store: &TenantStore, asks: &ExpireAsks, now_us: i64)
     let key = key(&asks.hash);
     let confirmed = Confirmed {
         before: asks.before,
+        restore: asks.restore,
         confirmed_us: now_us,
     };
     let json = serde_json::to_vec(&confirmed);
@@ -46,8 +49,13 @@ pub(crate) async fn confirm(store: &TenantStore, asks: &ExpireAsks, now_us: i64)
     }
 }
 
-/// Whether what a plan expires was confirmed, by whichever question it was part of.
-pub(crate) async fn is_confirmed(store: &TenantStore, plan: &ExpirePlan) -> Result<bool> {
+/// Whether what a plan expires was confirmed since the last restore in place, by whichever
+/// question it was part of.
+pub(crate) async fn is_confirmed(
+    store: &TenantStore,
+    plan: &ExpirePlan,
+    restore: u64,
+) -> Result<bool> {
     let before =
         |expired: &Expired, resolution: Resolution| -> Option<Day> { expired.before(resolution) };
     for object in store.list(&prefix()).await? {
@@ -55,6 +63,9 @@ pub(crate) async fn is_confirmed(store: &TenantStore, plan: &ExpirePlan) -> Resu
             continue;
         };
         let confirmed = decode(&object.key, &bytes)?;
+        if confirmed.restore != restore {
+            continue;
+        }
         let up_to = before(&confirmed.before, plan.resolution);
         if up_to.is_some() && up_to >= before(&plan.to, plan.resolution) {
             return Ok(true);

@@ -104,7 +104,7 @@ impl Compactor {
         let Some(asks) = due.asks(plan, self.store.tenant(), bytes_min) else {
             return Ok(None);
         };
-        Ok((!is_confirmed(&self.store, plan).await?).then_some(asks))
+        Ok((!is_confirmed(&self.store, plan, due.restore).await?).then_some(asks))
     }
 
     async fn expire_once(&self, budget: &Budget) -> Result<ExpireReport> {

@@ -266,6 +266,11 @@ pub enum DeletionRefused {
         /// What failed.
         error: String,
     },
+    /// A damaged snapshot was dropped, and the drop can still be taken back.
+    DamagedPin {
+        /// Its name.
+        name: String,
+    },
     /// The logs of two tiers are not the same log.
     Diverged {
         /// The other tier.
@@ -287,6 +292,12 @@ impl fmt::Display for DeletionRefused {
                 Some(tier) => write!(f, "tier {tier} cannot be read: {error}"),
                 None => write!(f, "which tiers there are is not known: {error}"),
             },
+            Self::DamagedPin { name } => {
+                write!(
+                    f,
+                    "snapshot {name} is damaged, and dropped not long enough ago"
+                )
+            }
             Self::Diverged { tier, version } => {
                 write!(f, "the log of tier {tier} holds another entry {version}")
             }

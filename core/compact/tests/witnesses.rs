@@ -11,10 +11,13 @@ use futures::future::BoxFuture;
 use stele_compact::{
     Compactor, DeletionRefused, Options, Standing, SweepReport, Witness, WitnessError, Witnesses,
 };
-use stele_model::Clock;
 use stele_model::time::{DAY_US, HOUR_US};
+use stele_model::{Clock, Digest};
 use stele_store::keys;
-use stele_table::{Pin, Why, deletion_frozen, set_deletion_frozen};
+use stele_table::{
+    Commit, CommitKind, FileEntry, OperationId, Outcome, Pin, Restored, Why, deletion_frozen,
+    set_deletion_frozen,
+};
 use stele_testkit::{Fault, FaultWorld, KeyClass, Operation, Plan};
 
 /// A configuration that a test can change; `None` cannot be read.
@@ -435,4 +438,42 @@ async fn a_damaged_pin_of_another_tier_deletes_nothing_here() {
     );
     assert!(nothing_of_the_table(&report) && report.objects_deleted == 0);
     assert_eq!(deletion_frozen(&primary.store).await.unwrap(), None);
+}
+
+/// A mirror that is behind a restore in place on the primary: its log has consumed what the
+/// primary has revoked, and its L0 may hold the last copy.
+#[tokio::test]
+async fn a_mirror_keeps_the_object_of_a_batch_that_the_log_ahead_of_it_has_revoked() {
+    let mut primary = World::new();
+    let mirror = primary.beside();
+    primary.accept(hour("cpu", 9)).await;
+    primary.compactor(1).absorb(&ALL).await.unwrap();
+    let back = primary.state().await;
+    let object = primary.accept(hour("mem", 9)).await;
+    copy(&primary, &mirror, &format!("l0/{object}")).await;
+    primary.compactor(2).absorb(&ALL).await.unwrap();
+    let newest = primary.state().await;
+    replicate(&primary, &mirror, newest.version).await;
+    // The primary deletes its own object, and then goes back.
+    primary.clock.advance(HOUR_US);
+    primary
+        .memory
+        .lose(&primary.store.path(&format!("l0/{object}")));
+    let id = OperationId("7".repeat(32));
+    let mut restore = Commit::new(id, CommitKind::Restore, primary.clock.now_us());
+    let is_later = |path: &&String| !back.files.contains_key(*path);
+    restore.remove = newest.files.keys().filter(is_later).cloned().collect();
+    let is_left = |file: &&Arc<FileEntry>| !newest.files.contains_key(&file.path);
+    let add = back.files.values().filter(is_left);
+    restore.add = add.map(|file| file.as_ref().clone()).collect();
+    restore.restored = Some(Restored::of(&back, Digest([3; 16])));
+    let done = primary.log(DAY_US).commit(&newest, restore).await.unwrap();
+    assert!(matches!(done, Outcome::Committed(_)));
+    let report = sweep_mirror(&primary, &mirror).await;
+    assert_eq!((report.objects_deleted, report.objects_unwitnessed), (0, 1));
+    // Once the mirror has the restore, its object is one that is not absorbed.
+    replicate(&primary, &mirror, newest.version + 1).await;
+    let report = sweep_mirror(&primary, &mirror).await;
+    assert_eq!((report.objects_deleted, report.objects_unwitnessed), (0, 0));
+    assert_eq!(mirror.view().await.l0.len(), 1);
 }

@@ -9,6 +9,7 @@
 
 mod data;
 mod history;
+mod in_place;
 mod ladder;
 mod migrate;
 mod pinned;
@@ -21,6 +22,9 @@ mod snapshot;
 mod text;
 mod verify;
 
+pub use in_place::{
+    InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, in_place_plan, restore_in_place,
+};
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use migrate::{
     Lag, MigrateError, MigrateOptions, Migration, Missing, Promoted, RetirePlan, Step, SyncReport,

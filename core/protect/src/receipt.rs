@@ -33,6 +33,11 @@ pub enum BatchState {
         /// What the ledger says of it.
         row: LedgerRow,
     },
+    /// It was in the table until a restore in place took it back, and its L0 object is gone.
+    Revoked {
+        /// What the ledger says of it.
+        row: LedgerRow,
+    },
     /// Nowhere: no such batch was acknowledged.
     Unknown,
 }
@@ -101,7 +106,15 @@ pub async fn find_batch(log: &TableLog, id: ReceiptId) -> Result<BatchState, Rec
                 false => BatchState::Absorbed { row, ledger },
             });
         }
-        if let Some(found) = search(log.store(), &view, id).await? {
+        let found = search(log.store(), &view, id).await?;
+        if found == Some(BatchState::Unknown) {
+            let row = log.ledger_find_revoked(&view.state, id.digest, id.day);
+            return Ok(match row.await? {
+                Some(row) => BatchState::Revoked { row },
+                None => BatchState::Unknown,
+            });
+        }
+        if let Some(found) = found {
             return Ok(found);
         }
     }

@@ -107,6 +107,14 @@ impl VerifyReport {
         self.findings_total == 0
     }
 
+    /// The first finding that a second verify has, too: no passing fault of a read, and a reason
+    /// to freeze deletion.
+    #[must_use]
+    pub fn confirmed_by(&self, again: &Self) -> Option<&Finding> {
+        let mut findings = self.findings.iter();
+        findings.find(|finding| again.findings.contains(finding))
+    }
+
     pub(crate) fn find(
         &mut self,
         check: Check,

@@ -76,6 +76,21 @@ fn answer(id: ReceiptId, state: &BatchState) -> Response {
                 "rows": row.rows,
             }),
         ),
+        BatchState::Revoked { row } => {
+            let kind = ErrorKind::NotFound;
+            let error = "a restore in place took the batch back: send it again".to_owned();
+            let body = json!({
+                "receipt": id,
+                "state": "revoked",
+                "version": row.version,
+                "operation": row.operation,
+                "committed": time::rfc3339(row.committed_us),
+                "rows": row.rows,
+                "error": error,
+                "kind": kind.as_str(),
+            });
+            reply(status(kind), &body)
+        }
         BatchState::Unknown => {
             let kind = ErrorKind::NotFound;
             let error = format!("no batch has the receipt {id}");

@@ -198,6 +198,7 @@ fn compare(by_heads: &TableState, by_log: &TableState, report: &mut VerifyReport
         ("removed files", by_heads.removed != by_log.removed),
         ("entry", by_heads.entry_digest != by_log.entry_digest),
         ("metadata", by_heads.meta != by_log.meta),
+        ("revoked versions", by_heads.revoked != by_log.revoked),
         ("expired periods", by_heads.expired != by_log.expired),
     ];
     for (what, _) in differing.into_iter().filter(|(_, differs)| *differs) {

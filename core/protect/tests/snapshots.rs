@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::{World, name};
+use stele_compact::DeletionRefused;
 use stele_model::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US};
 use stele_model::{Clock, ErrorKind};
 use stele_protect::{
@@ -14,7 +15,7 @@ use stele_protect::{
     ladder_plan, list, undelete, verify_snapshot,
 };
 use stele_store::keys;
-use stele_table::{AsOf, Content, Error, PinState, Why};
+use stele_table::{AsOf, Content, Error, PinState, Why, deletion_frozen, set_deletion_frozen};
 use stele_testkit::CountingStore;
 
 /// Whether every file of the version is there.
@@ -227,8 +228,20 @@ async fn a_damaged_pin_stops_every_deletion_until_it_is_dropped() {
     drop_snapshot(&world.log(), &pin.name, &world.clock)
         .await
         .unwrap();
+    // The damage froze deletion; whoever dropped the pin has seen it, and resumes.
+    let refused = world.sweep().await.refused;
+    assert!(matches!(refused, Some(DeletionRefused::Frozen { .. })));
+    let now_us = world.clock.now_us();
+    let resumed = set_deletion_frozen(&world.store, None, now_us).await;
+    resumed.unwrap();
     world.clock.advance(DAY_US);
-    assert!(world.try_sweep().await.is_err(), "within the grace");
+    let refused = world.sweep().await.refused;
+    assert!(
+        matches!(refused, Some(DeletionRefused::DamagedPin { .. })),
+        "within the grace: {refused:?}"
+    );
+    assert_eq!(deletion_frozen(&world.store).await.unwrap(), None);
+    assert_eq!(before.iter().filter(gone).count(), 0);
     world.clock.advance(DAY_US / 4);
     assert_eq!(world.sweep().await.pins_deleted, 1);
 }

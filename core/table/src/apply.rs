@@ -12,6 +12,7 @@ use crate::error::Damage;
 use crate::expired::Change;
 use crate::head::{Manifest, files_digest};
 use crate::ledger::LedgerFile;
+use crate::restored::apply_restored;
 use crate::state::{LedgerObject, LedgerOperation, RemovedFile, TableState, Totals, Unswept};
 
 /// The object an entry names beside itself.
@@ -66,7 +67,9 @@ pub(crate) fn apply(
     next.timestamp_us = entry.timestamp_us();
     next.entry_digest = digest;
     next.operation = entry.operation().to_owned();
-    check_conserved(state, entry, attached)?;
+    if entry.restored().is_none() {
+        check_conserved(state, entry, attached)?;
+    }
     check_expiry(state, entry)?;
     check_fence(state, entry)?;
     move_files(&mut next, entry)?;
@@ -78,6 +81,7 @@ pub(crate) fn apply(
     }
     add_totals(&mut next.totals, entry);
     next.expired = entry.facts.expired.unwrap_or(next.expired);
+    apply_restored(&mut next, entry)?;
     if let Some(fence) = entry.fence() {
         next.fence = Some(fence.clone());
     }
@@ -146,6 +150,11 @@ fn move_files(next: &mut TableState, entry: &LogEntry) -> Result<(), Damage> {
             size_bytes: file.stats.size_bytes,
             removed_us: entry.timestamp_us(),
         });
+    }
+    if entry.restored().is_some() {
+        // They are the same files: a removed one stayed because a pin kept it.
+        let back: HashSet<&String> = entry.add.iter().map(|file| &file.path).collect();
+        next.removed.retain(|file| !back.contains(&file.path));
     }
     let tombs: HashSet<&String> = next.removed.iter().map(|file| &file.path).collect();
     for file in &entry.add {
@@ -239,6 +248,9 @@ fn merge_ledger(
     }
     if manifest.totals != next.totals || manifest.removed != next.removed {
         return disagrees("the manifest's totals");
+    }
+    if manifest.revoked != next.revoked {
+        return disagrees("the manifest's revoked versions");
     }
     if manifest.expired != next.expired {
         return disagrees("the manifest's expired periods");

@@ -9,6 +9,7 @@ use stele_model::{Day, Digest, L0Name, RowsHash};
 use crate::error::Refusal;
 use crate::expired::{Change, Expired};
 use crate::file::FileEntry;
+use crate::restored::Restored;
 use crate::state::TableState;
 
 /// The name of one exact list of actions: 32 lower-case hex digits, random, never used again, not
@@ -33,6 +34,8 @@ pub enum CommitKind {
     Sweep,
     /// A period of one resolution is past its retention.
     Expire,
+    /// A pinned version comes back, and what was consumed since is revoked.
+    Restore,
     /// Merges the ledger and precedes a checkpoint; written by the table itself.
     Ledger,
     /// Says whose compactors commit from here on; written by the table itself.
@@ -50,6 +53,7 @@ impl CommitKind {
             Self::Consolidate => "consolidate",
             Self::Sweep => "sweep",
             Self::Expire => "expire",
+            Self::Restore => "restore",
             Self::Ledger => "ledger",
             Self::Fence => "fence",
         }
@@ -172,6 +176,9 @@ pub struct Commit {
     pub forget_removed: Vec<String>,
     /// What has expired from this commit on; of an expire, and of nothing else.
     pub expired: Option<Expired>,
+    /// The version that comes back; of a restore, and of nothing else, whose conservation is
+    /// all zeroes: what it brings back is checked against that version's own sums.
+    pub restored: Option<Restored>,
     /// Where its rows went.
     pub conservation: Conservation,
     /// The committer's clock, µs.
@@ -191,6 +198,7 @@ impl Commit {
             gone: Vec::new(),
             forget_removed: Vec::new(),
             expired: None,
+            restored: None,
             conservation: Conservation::default(),
             timestamp_us,
         }
@@ -220,6 +228,10 @@ impl Commit {
         self.check_consumed(on)?;
         self.check_forgotten(on)?;
         self.change().check(on)?;
+        self.check_restored(on)?;
+        if self.restored.is_some() {
+            return Ok(());
+        }
         self.conservation.check()?;
         self.check_rows(on)
     }
@@ -254,7 +266,10 @@ impl Commit {
             if let Err(what) = file.check() {
                 return refuse(&file.path, what);
             }
-            if on.files.contains_key(&file.path) || tombs.contains(&file.path) {
+            // A restore brings the very files back; their pin has kept them.
+            let is_back = self.kind == CommitKind::Restore;
+            let is_tomb = tombs.contains(&file.path) && !is_back;
+            if on.files.contains_key(&file.path) || is_tomb {
                 return refuse(&file.path, "added, but the name is already used");
             }
             if !seen.insert(&file.path) {

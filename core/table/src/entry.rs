@@ -13,6 +13,7 @@ use crate::error::Damage;
 use crate::expired::Expired;
 use crate::fence::Fence;
 use crate::file::FileEntry;
+use crate::restored::Restored;
 use crate::state::{LedgerObject, TableMeta, TableState};
 
 /// The layout of `commitInfo.stele`.
@@ -80,6 +81,8 @@ pub(crate) struct Facts {
     pub forget_removed: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired: Option<Expired>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
     pub conservation: Conservation,
@@ -155,6 +158,12 @@ impl LogEntry {
     #[must_use]
     pub fn fence(&self) -> Option<&Fence> {
         self.facts.fence.as_ref()
+    }
+
+    /// The version that it brought back; of a restore only.
+    #[must_use]
+    pub fn restored(&self) -> Option<&Restored> {
+        self.facts.restored.as_ref()
     }
 
     /// What it consumed, in sums.
@@ -239,6 +248,9 @@ impl Found {
         if (facts.kind == CommitKind::Ledger) != facts.manifest.is_some() {
             return Err(Damage::value("manifest", facts.kind.as_str()));
         }
+        if (facts.kind == CommitKind::Restore) != facts.restored.is_some() {
+            return Err(Damage::value("restored", facts.kind.as_str()));
+        }
         let fences = facts.kind == CommitKind::Fence;
         if fences && facts.fence.is_none() || facts.fence.is_some() && !(fences || created) {
             return Err(Damage::value("fence", facts.kind.as_str()));
@@ -310,6 +322,7 @@ fn facts_on(on: &TableState, operation: &str, kind: CommitKind, timestamp_us: i6
         gone: Vec::new(),
         forget_removed: Vec::new(),
         expired: None,
+        restored: None,
         fence: None,
         conservation: Conservation::default(),
     }
@@ -371,6 +384,7 @@ pub(crate) fn encode(
     facts.gone = commit.gone.clone();
     facts.forget_removed = commit.forget_removed.clone();
     facts.expired = commit.expired;
+    facts.restored.clone_from(&commit.restored);
     facts.conservation = commit.conservation;
     let mut lines = Lines::new(on.version + 1, facts)?;
     for path in &commit.remove {

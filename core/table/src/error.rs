@@ -339,6 +339,12 @@ pub enum Refusal {
         /// The operation it is effective in.
         operation: String,
     },
+    /// The batch counts as a duplicate of one that is not effective there: its rows would be lost.
+    #[error("batch {batch} is no duplicate: it is not effective where the commit says")]
+    NotConsumed {
+        /// The batch's digest.
+        batch: Digest,
+    },
     /// A tombstone that does not exist.
     #[error("{path:?} is no removed file and no retired ledger object")]
     Tombstone {

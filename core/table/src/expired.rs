@@ -151,6 +151,13 @@ impl Change<'_> {
     /// an expired raw period stay as they are, and an expire removes exactly what it says.
     pub fn check(&self, on: &TableState) -> Result<(), Refusal> {
         let refuse = |what| Err(Refusal::Expiry { what });
+        if self.kind == CommitKind::Restore {
+            // What had expired comes back as it was; its sums are checked.
+            return match self.to.is_some() || self.rows_expired > 0 || self.objects > 0 {
+                true => refuse("a restore expires and consumes nothing"),
+                false => Ok(()),
+            };
+        }
         let expires = self.kind == CommitKind::Expire;
         if expires != self.to.is_some() {
             return refuse("an expire, and nothing else, says what has expired");

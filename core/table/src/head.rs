@@ -17,6 +17,7 @@ use crate::error::Damage;
 use crate::expired::Expired;
 use crate::fence::Fence;
 use crate::file::FileEntry;
+use crate::restored::Revoked;
 use crate::state::{
     LedgerObject, LedgerState, RemovedFile, TableMeta, TableState, Totals, Unswept,
 };
@@ -28,7 +29,13 @@ const FORMAT_EXPIRED: u32 = 2;
 /// The layout once the table is fenced, for the same reason.
 const FORMAT_FENCED: u32 = 3;
 
-fn format_of(expired: &Expired, fence: Option<&Fence>) -> u32 {
+/// The layout once something was restored in place, for the same reason.
+const FORMAT_REVOKED: u32 = 4;
+
+fn format_of(expired: &Expired, fence: Option<&Fence>, revoked: &[Revoked]) -> u32 {
+    if !revoked.is_empty() {
+        return FORMAT_REVOKED;
+    }
     match (expired.is_nothing(), fence) {
         (_, Some(_)) => FORMAT_FENCED,
         (true, None) => FORMAT,
@@ -51,6 +58,8 @@ struct HeadRef<'a> {
     removed: &'a [RemovedFile],
     #[serde(skip_serializing_if = "Expired::is_nothing")]
     expired: Expired,
+    #[serde(skip_serializing_if = "<[Revoked]>::is_empty")]
+    revoked: &'a [Revoked],
     #[serde(skip_serializing_if = "Option::is_none")]
     fence: Option<&'a Fence>,
 }
@@ -71,11 +80,18 @@ struct Head {
     #[serde(default)]
     expired: Expired,
     #[serde(default)]
+    revoked: Vec<Revoked>,
+    #[serde(default)]
     fence: Option<Fence>,
 }
 
-fn check_format(format: u32, expired: &Expired, fence: Option<&Fence>) -> Result<(), Damage> {
-    match format == format_of(expired, fence) {
+fn check_format(
+    format: u32,
+    expired: &Expired,
+    fence: Option<&Fence>,
+    revoked: &[Revoked],
+) -> Result<(), Damage> {
+    match format == format_of(expired, fence, revoked) {
         true => Ok(()),
         false => Err(Damage::value("format", &format.to_string())),
     }
@@ -107,7 +123,7 @@ pub(crate) fn files_by_path(
 /// The head of a version.
 pub(crate) fn encode_head(state: &TableState) -> Result<Bytes, Damage> {
     codec::pack(&HeadRef {
-        format: format_of(&state.expired, state.fence.as_ref()),
+        format: format_of(&state.expired, state.fence.as_ref(), &state.revoked),
         version: state.version,
         timestamp_us: state.timestamp_us,
         entry_digest: state.entry_digest,
@@ -119,6 +135,7 @@ pub(crate) fn encode_head(state: &TableState) -> Result<Bytes, Damage> {
         totals: &state.totals,
         removed: &state.removed,
         expired: state.expired,
+        revoked: &state.revoked,
         fence: state.fence.as_ref(),
     })
 }
@@ -126,7 +143,12 @@ pub(crate) fn encode_head(state: &TableState) -> Result<Bytes, Damage> {
 /// The state a head holds; whether it is true is for the log to say.
 pub(crate) fn decode_head(bytes: &[u8]) -> Result<TableState, Damage> {
     let head: Head = codec::unpack(bytes)?;
-    check_format(head.format, &head.expired, head.fence.as_ref())?;
+    check_format(
+        head.format,
+        &head.expired,
+        head.fence.as_ref(),
+        &head.revoked,
+    )?;
     Ok(TableState {
         version: head.version,
         timestamp_us: head.timestamp_us,
@@ -139,6 +161,7 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<TableState, Damage> {
         totals: head.totals,
         removed: head.removed,
         expired: head.expired,
+        revoked: head.revoked,
         fence: head.fence,
     })
 }
@@ -157,6 +180,8 @@ pub(crate) struct Manifest {
     pub removed: Vec<RemovedFile>,
     #[serde(default, skip_serializing_if = "Expired::is_nothing")]
     pub expired: Expired,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<Revoked>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
     /// The number of live files, which the checkpoint lists.
@@ -169,7 +194,7 @@ impl Manifest {
     /// The manifest of the ledger commit after `on`.
     pub fn new(on: &TableState, ledger: LedgerState) -> Result<Self, Damage> {
         Ok(Self {
-            format: format_of(&on.expired, on.fence.as_ref()),
+            format: format_of(&on.expired, on.fence.as_ref(), &on.revoked),
             version: on.version + 1,
             meta: on.meta.clone(),
             ledger,
@@ -177,6 +202,7 @@ impl Manifest {
             totals: on.totals,
             removed: on.removed.clone(),
             expired: on.expired,
+            revoked: on.revoked.clone(),
             fence: on.fence.clone(),
             files: on.files.len() as u64,
             files_digest: files_digest(&on.files)?,
@@ -198,7 +224,8 @@ impl Manifest {
     /// The reverse of [`Manifest::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         let manifest: Self = codec::unpack(bytes)?;
-        check_format(manifest.format, &manifest.expired, manifest.fence.as_ref())?;
+        let (fence, revoked) = (manifest.fence.as_ref(), &manifest.revoked);
+        check_format(manifest.format, &manifest.expired, fence, revoked)?;
         Ok(manifest)
     }
 

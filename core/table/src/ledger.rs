@@ -14,6 +14,7 @@ use stele_store::keys;
 use crate::codec;
 use crate::commit::{ConsumedBatch, ConsumedObject};
 use crate::error::Damage;
+use crate::restored::{Revoked, is_revoked};
 use crate::state::LedgerObject;
 
 /// The layout of a ledger file.
@@ -47,6 +48,16 @@ pub struct LedgerRow {
     pub committed_us: i64,
     /// The operation that had consumed the batch before; the row is then not effective.
     pub duplicate_of: Option<String>,
+    /// Whether a restore in place took the row back; it is then not effective.
+    pub revoked: bool,
+}
+
+impl LedgerRow {
+    /// Whether the rows of the batch are in the table by this row.
+    #[must_use]
+    pub fn is_effective(&self) -> bool {
+        self.duplicate_of.is_none() && !self.revoked
+    }
 }
 
 /// An operation that met two values at one series and time: conflicts, each decided by the merge.
@@ -67,7 +78,7 @@ pub struct Conflicts {
 pub struct Ledger {
     /// Every consumed batch, by version and then by position.
     pub rows: Vec<LedgerRow>,
-    /// Every operation that met conflicts, by version.
+    /// Every operation that met conflicts, by version; none that was revoked.
     pub conflicts: Vec<Conflicts>,
 }
 
@@ -157,18 +168,25 @@ impl LedgerFile {
     }
 
     /// The operation a batch is effective in, as far as this file knows.
-    pub fn find(&self, batch: Digest) -> Option<&str> {
+    /// A revoked row is not effective.
+    pub fn find(&self, batch: Digest, revoked: &[Revoked]) -> Option<&str> {
         let at = self.index.partition_point(|(digest, _)| *digest < batch);
-        let (digest, position) = self.index.get(at)?;
-        let operation = self.operations.get(*position as usize)?;
-        (*digest == batch).then_some(operation.operation.as_str())
+        let of_batch = self.index[at..].iter().take_while(|(d, _)| *d == batch);
+        let mut operations = of_batch.filter_map(|(_, at)| self.operations.get(*at as usize));
+        let effective = operations.find(|operation| !is_revoked(revoked, operation.version));
+        effective.map(|operation| operation.operation.as_str())
     }
 
     /// The row in which a batch is effective, as far as this file knows.
-    pub fn row(&self, batch: Digest) -> Option<LedgerRow> {
-        self.find(batch)?;
-        let is_it = |row: &LedgerRow| row.batch == batch && row.duplicate_of.is_none();
-        self.rows().find(is_it)
+    pub fn row(&self, batch: Digest, revoked: &[Revoked]) -> Option<LedgerRow> {
+        let effective = |row: &LedgerRow| row.batch == batch && row.is_effective();
+        self.rows(revoked).find(effective)
+    }
+
+    /// The last row in which a batch was effective until it was revoked.
+    pub fn revoked_row(&self, batch: Digest, revoked: &[Revoked]) -> Option<LedgerRow> {
+        let was = |row: &LedgerRow| row.batch == batch && row.revoked && row.duplicate_of.is_none();
+        self.rows(revoked).filter(was).last()
     }
 
     /// Its effective batches.
@@ -179,9 +197,10 @@ impl LedgerFile {
     }
 
     /// The conflicts of its operations.
-    pub fn conflicts(&self) -> impl Iterator<Item = Conflicts> {
+    pub fn conflicts(&self, revoked: &[Revoked]) -> impl Iterator<Item = Conflicts> {
         let operations = self.operations.iter();
-        let operations = operations.filter(|operation| operation.overridden > 0);
+        let counts = |o: &&OperationRows| o.overridden > 0 && !is_revoked(revoked, o.version);
+        let operations = operations.filter(counts);
         operations.map(|operation| Conflicts {
             operation: operation.operation.clone(),
             version: operation.version,
@@ -191,8 +210,9 @@ impl LedgerFile {
     }
 
     /// The file's rows in its order.
-    pub fn rows(&self) -> impl Iterator<Item = LedgerRow> {
-        self.operations.iter().flat_map(|operation| {
+    pub fn rows(&self, revoked: &[Revoked]) -> impl Iterator<Item = LedgerRow> {
+        self.operations.iter().flat_map(move |operation| {
+            let revoked = is_revoked(revoked, operation.version);
             operation.objects.iter().flat_map(move |object| {
                 object.batches.iter().map(move |batch| LedgerRow {
                     batch: batch.digest,
@@ -205,6 +225,7 @@ impl LedgerFile {
                     version: operation.version,
                     committed_us: operation.committed_us,
                     duplicate_of: batch.duplicate_of.clone(),
+                    revoked,
                 })
             })
         })

@@ -41,6 +41,7 @@ mod pins;
 #[doc(hidden)]
 pub mod raw;
 mod reach;
+mod restored;
 mod retention;
 mod schema;
 mod state;
@@ -65,6 +66,7 @@ pub use pause::{Paused, rollups_paused, set_rollups_paused};
 pub use pin::{Content, Mark, Pin, PinName, Sums, Why};
 pub use pins::{PinState, Pins, StoredMark, StoredPin};
 pub use reach::Reach;
+pub use restored::{Restored, Revoked};
 pub use retention::{Kept, Retention, RetentionInForce, retention, set_retention};
 pub use state::{
     LedgerObject, LedgerOperation, LedgerSegment, LedgerState, RemovedFile, Retired, TableMeta,

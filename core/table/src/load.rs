@@ -243,6 +243,7 @@ impl TableLog {
             totals: manifest.totals,
             removed: manifest.removed,
             expired: manifest.expired,
+            revoked: manifest.revoked,
             fence: manifest.fence,
         };
         Ok((state, after?))

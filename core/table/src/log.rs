@@ -15,6 +15,7 @@ use crate::error::{Damage, Error, Result};
 use crate::fence::Owner;
 use crate::ledger::{Ledger, LedgerCache, LedgerFile, LedgerRow};
 use crate::load::usable_head;
+use crate::restored::Revoked;
 use crate::state::{LedgerObject, TableState};
 
 /// Ledger files fetched at once.
@@ -322,13 +323,14 @@ impl TableLog {
         }
         let recent = state.ledger.recent.iter().map(|recent| &recent.object);
         for file in self.ledger_files(recent).await? {
-            look_up(&file, batches.iter().map(|(digest, _)| *digest), &mut found);
+            let asked = batches.iter().map(|(digest, _)| *digest);
+            look_up(&file, asked, &state.revoked, &mut found);
         }
         for (day, digests) in by_day {
             let segments = state.ledger.days.get(&day.period());
             let segments = segments.into_iter().flatten().map(|s| &s.object);
             for file in self.ledger_files(segments).await? {
-                look_up(&file, digests.iter().copied(), &mut found);
+                look_up(&file, digests.iter().copied(), &state.revoked, &mut found);
             }
         }
         Ok(found)
@@ -345,13 +347,33 @@ impl TableLog {
         batch: Digest,
         day: Day,
     ) -> Result<Option<(LedgerRow, String)>> {
-        let recent = state.ledger.recent.iter().map(|recent| &recent.object);
-        let segments = state.ledger.days.get(&day.period());
-        let segments = segments.into_iter().flatten().map(|s| &s.object);
-        let objects: Vec<&LedgerObject> = recent.chain(segments).collect();
+        let objects = ledger_of_day(state, day);
         let files = self.ledger_files(objects.iter().copied()).await?;
         let mut pairs = files.iter().zip(objects);
-        Ok(pairs.find_map(|(file, object)| Some((file.row(batch)?, object.key.clone()))))
+        let found = |(file, object): (&Arc<LedgerFile>, &LedgerObject)| {
+            Some((file.row(batch, &state.revoked)?, object.key.clone()))
+        };
+        Ok(pairs.find_map(found))
+    }
+
+    /// The row in which a batch was effective until a restore in place revoked it; for a batch
+    /// that [`TableLog::ledger_find`] does not find.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ledger_find_revoked(
+        &self,
+        state: &TableState,
+        batch: Digest,
+        day: Day,
+    ) -> Result<Option<LedgerRow>> {
+        if state.revoked.is_empty() {
+            return Ok(None);
+        }
+        let objects = ledger_of_day(state, day);
+        let files = self.ledger_files(objects.into_iter()).await?;
+        let mut files = files.iter();
+        Ok(files.find_map(|file| file.revoked_row(batch, &state.revoked)))
     }
 
     /// The whole ledger; each of its files is read once.
@@ -362,9 +384,15 @@ impl TableLog {
         let segments = state.ledger.days.values().flatten().map(|s| &s.object);
         let recent = state.ledger.recent.iter().map(|recent| &recent.object);
         let files = self.ledger_files(segments.chain(recent)).await?;
-        let mut rows: Vec<_> = files.iter().flat_map(|file| file.rows()).collect();
+        let mut rows: Vec<_> = files
+            .iter()
+            .flat_map(|file| file.rows(&state.revoked))
+            .collect();
         rows.sort_by_key(|row| row.version);
-        let mut conflicts: Vec<_> = files.iter().flat_map(|file| file.conflicts()).collect();
+        let mut conflicts: Vec<_> = files
+            .iter()
+            .flat_map(|f| f.conflicts(&state.revoked))
+            .collect();
         conflicts.sort_by_key(|conflict| conflict.version);
         Ok(Ledger { rows, conflicts })
     }
@@ -390,13 +418,22 @@ impl TableLog {
     }
 }
 
+/// The ledger objects that may hold a batch of `day`.
+fn ledger_of_day(state: &TableState, day: Day) -> Vec<&LedgerObject> {
+    let recent = state.ledger.recent.iter().map(|recent| &recent.object);
+    let segments = state.ledger.days.get(&day.period());
+    let segments = segments.into_iter().flatten().map(|s| &s.object);
+    recent.chain(segments).collect()
+}
+
 fn look_up(
     file: &LedgerFile,
     batches: impl Iterator<Item = Digest>,
+    revoked: &[Revoked],
     found: &mut HashMap<Digest, String>,
 ) {
     for batch in batches {
-        if let Some(operation) = file.find(batch) {
+        if let Some(operation) = file.find(batch, revoked) {
             found.insert(batch, operation.to_owned());
         }
     }

@@ -9,6 +9,7 @@ use stele_model::{Digest, L0Name, RowsHash, WindowSet};
 use crate::expired::Expired;
 use crate::fence::Fence;
 use crate::file::{FileEntry, FileKind};
+use crate::restored::Revoked;
 
 /// One version of the table: cheap to clone, never changed in place.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -35,6 +36,8 @@ pub struct TableState {
     pub removed: Vec<RemovedFile>,
     /// Which periods have expired.
     pub expired: Expired,
+    /// What restores in place took back, oldest first.
+    pub revoked: Vec<Revoked>,
     /// Whose compactors commit after it; `None` before the first promotion.
     pub fence: Option<Fence>,
 }

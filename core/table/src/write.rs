@@ -111,18 +111,35 @@ impl TableLog {
         Ok(Outcome::Moved(newest))
     }
 
-    /// I5: no batch may become effective twice.
+    /// I5: no batch may become effective twice, and none may count as a duplicate of one that is
+    /// not effective (any more): its rows would be nowhere.
     async fn check_unconsumed(&self, on: &TableState, commit: &Commit) -> Result<()> {
-        let batches = commit.effective().map(|batch| (batch.digest, batch.day));
-        let batches: Vec<_> = batches.collect();
+        let batches = commit.consumed.iter().flat_map(|object| &object.batches);
+        let own = Some(commit.operation.0.as_str());
+        let asked = batches.filter(|batch| batch.duplicate_of.as_deref() != own);
+        let asked: Vec<_> = asked.collect();
+        let batches: Vec<_> = asked
+            .iter()
+            .map(|batch| (batch.digest, batch.day))
+            .collect();
         let known = self.ledger_lookup(on, &batches).await?;
-        match known.into_iter().next() {
-            None => Ok(()),
-            Some((batch, operation)) => {
-                let refusal = Refusal::Consumed { batch, operation };
-                Err(Error::refused(&commit.operation.0, refusal))
+        for batch in asked {
+            let origin = known.get(&batch.digest);
+            if origin == batch.duplicate_of.as_ref() {
+                continue;
             }
+            let refusal = match (origin, &batch.duplicate_of) {
+                (Some(operation), None) => Refusal::Consumed {
+                    batch: batch.digest,
+                    operation: operation.clone(),
+                },
+                _ => Refusal::NotConsumed {
+                    batch: batch.digest,
+                },
+            };
+            return Err(Error::refused(&commit.operation.0, refusal));
         }
+        Ok(())
     }
 
     async fn write_ledger(

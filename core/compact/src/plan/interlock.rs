@@ -28,6 +28,8 @@ pub struct Due {
     pub bytes: u64,
     /// Bytes of all live files.
     pub live_bytes: u64,
+    /// The version of the last restore in place; 0 when there was none.
+    pub restore: u64,
 }
 
 /// An expiry that waits to be confirmed.
@@ -43,6 +45,9 @@ pub struct ExpireAsks {
     pub live_bytes: u64,
     /// The share of them, in thousandths.
     pub permille: u64,
+    /// The version of the last restore in place, which brings back what had expired; 0 when there
+    /// was none.
+    pub restore: u64,
 }
 
 impl fmt::Display for ExpireAsks {
@@ -72,6 +77,7 @@ pub fn due_in_all(state: &TableState, rules: &ExpireRules) -> Due {
         before: Expired::default(),
         bytes: 0,
         live_bytes,
+        restore: last_restore(state),
     };
     let mut finer = Day(i32::MAX);
     for resolution in all {
@@ -85,6 +91,11 @@ pub fn due_in_all(state: &TableState, rules: &ExpireRules) -> Due {
         due.bytes += gone.map(|file| file.stats.size_bytes).sum::<u64>();
     }
     due
+}
+
+/// What was confirmed before a restore in place brought days back is not confirmed for them.
+fn last_restore(state: &TableState) -> u64 {
+    state.revoked.last().map_or(0, |last| last.before)
 }
 
 impl Due {
@@ -102,6 +113,7 @@ impl Due {
             bytes: self.bytes,
             live_bytes: self.live_bytes,
             permille,
+            restore: self.restore,
         })
     }
 
@@ -127,7 +139,9 @@ impl Due {
     fn hash(&self, tenant: &TenantId) -> Digest {
         let day = |r| self.before.before(r).map_or(String::new(), Day::period);
         let text = format!(
-            "expire {tenant}: raw before {}, 60s before {}, 15m before {}, 60m before {}\n",
+            "expire {tenant} after restore {}: raw before {}, 60s before {}, 15m before {}, \
+             60m before {}\n",
+            self.restore,
             day(Resolution::Raw),
             day(Resolution::S60),
             day(Resolution::M15),

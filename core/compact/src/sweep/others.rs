@@ -57,11 +57,13 @@ impl Others {
     }
 
     /// Whether every other tier has what `version` of this log consumed from the object in its
-    /// own ledger, because the entry is in its log too, or the object itself in its own L0.
+    /// own ledger, because the entry is in its log too and not revoked there, or the object itself
+    /// in its own L0.
     pub fn have(&self, name: &L0Name, version: u64) -> bool {
         self.each.iter().all(|other| {
             let logged = matches!(other.common, Common::At(common) if common >= version);
-            logged || other.l0.contains(&name.digest)
+            let revoked = other.state.as_ref().is_some_and(|s| s.is_revoked(version));
+            (logged && !revoked) || other.l0.contains(&name.digest)
         })
     }
 

@@ -153,6 +153,12 @@ impl Compactor {
         for stored in pins.pins.into_values() {
             match self.is_over(&stored, asking).await? {
                 true => pinned.over.push(stored),
+                // Somebody has seen it: what it kept is not known, and may be deleted once the
+                // drop cannot be taken back.
+                false if stored.pin.is_err() && stored.mark.is_some() => {
+                    let name = stored.name.to_string();
+                    return Ok(Err(DeletionRefused::DamagedPin { name }));
+                }
                 false => keeping.push((stored.digest, stored.whole()?)),
             }
         }
