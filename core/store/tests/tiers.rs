@@ -131,6 +131,23 @@ fn a_backup_gets_no_batches_and_is_never_promoted() {
     assert!(set.promoting(&id("b"), true).is_err());
 }
 
+#[tokio::test]
+async fn a_mirror_that_need_not_hold_a_batch_is_not_complete_until_it_joined_again() {
+    let world = World::new(&["a", "b"]);
+    let all = set_of_two().joined(&id("b")).unwrap();
+    let primary = all.writing(WritePolicy::Primary);
+    let again = primary.writing(WritePolicy::All);
+    assert_eq!(again.member(&id("b")).unwrap().state, TierState::Joining);
+    assert_eq!(again.writing(WritePolicy::All).members, again.members);
+    let joined = again.joined(&id("b")).unwrap();
+    for (set, complete) in [(all, 1), (primary, 0), (again, 0), (joined, 1)] {
+        world.publish(&set, &["a", "b"]).await;
+        let current = world.tiers(&["a"]).current().await.unwrap();
+        assert_eq!(current.complete_mirrors().count(), complete, "{set:?}");
+        assert_eq!(current.mirrors().count(), 1);
+    }
+}
+
 #[test]
 fn who_is_promoted_by_force_leaves_a_lost_tier_behind() {
     let set = set_of_two().joined(&id("b")).unwrap();

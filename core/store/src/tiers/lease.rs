@@ -8,7 +8,7 @@ use futures::future::join_all;
 use stele_model::{Clock, TierId};
 
 use super::epoch::{self, PublishedSet};
-use super::set::{Member, Role, TierSet, TierState};
+use super::set::{Member, Role, TierSet, TierState, WritePolicy};
 use super::unopened::unopened;
 use crate::error::{Error, Result};
 use crate::tier::Tier;
@@ -102,12 +102,15 @@ impl Current {
         others.filter(|m| m.member.takes_writes() && m.member.state != TierState::Primary)
     }
 
-    /// The mirrors that hold whatever the primary holds, at any instant.
+    /// The mirrors that hold whatever the primary holds, at any instant: none of them while the
+    /// primary alone must hold a batch.
     pub fn complete_mirrors(&self) -> impl Iterator<Item = &OpenTier> {
-        self.members.iter().filter(|tier| {
+        let policy = self.set.as_ref().map(|set| set.policy);
+        self.members.iter().filter(move |tier| {
             let (state, role) = (tier.member.state, tier.member.role);
             let is_foreign = tier.trouble == Some(Trouble::Foreign);
-            state == TierState::Mirror && role == Role::Mirror && !is_foreign
+            let is_complete = state == TierState::Mirror && role == Role::Mirror;
+            is_complete && policy == Some(WritePolicy::All) && !is_foreign
         })
     }
 

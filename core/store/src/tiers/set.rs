@@ -352,10 +352,21 @@ impl TierSet {
         })
     }
 
-    /// The next set, with another write policy.
+    /// The next set, with another write policy. Under [`WritePolicy::Primary`] a mirror may lack
+    /// batches; back to [`WritePolicy::All`] it joins again, until it has been seen to be complete.
     #[must_use]
     pub fn writing(&self, policy: WritePolicy) -> Self {
-        self.next(|set| set.policy = policy)
+        let was = self.policy;
+        self.next(|set| {
+            set.policy = policy;
+            if was == policy || policy != WritePolicy::All {
+                return;
+            }
+            let mirrors = set.members.iter_mut();
+            for mirror in mirrors.filter(|m| m.state == TierState::Mirror) {
+                mirror.state = TierState::Joining;
+            }
+        })
     }
 
     fn next(&self, change: impl FnOnce(&mut Self)) -> Self {

@@ -138,7 +138,7 @@ impl Stage<'_> {
             let lag = self.work.lag(new, &self.process.tenant).await?;
             if lag.intents == 0 {
                 step(async || self.work.set_policy(WritePolicy::All).await).await?;
-                self.sync().await?;
+                self.sync_until_joined(new).await?;
                 return Ok(());
             }
             tokio::time::sleep(BREATH).await;
