@@ -8,9 +8,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod data;
+mod equal;
 mod history;
+mod holdings;
 mod ladder;
 mod pinned;
+mod prove;
 mod receipt;
 mod replicate;
 mod report;
@@ -20,8 +23,10 @@ mod snapshot;
 mod text;
 mod verify;
 
+pub use equal::{Comparison, Depth, Difference, Relation, Side, Wrong, compare};
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use pinned::verify_snapshot;
+pub use prove::{Lacking, Proof, ProofOptions, Proven, TenantProof, prove};
 pub use receipt::{BatchState, ReceiptError, find_batch};
 pub use replicate::{
     L0Report, ReplicateError, ReplicateOptions, ReplicateReport, SettingsReport, TenantCopied,
