@@ -8,11 +8,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod data;
+mod equal;
 mod history;
 mod in_place;
+mod holdings;
 mod ladder;
 mod migrate;
 mod pinned;
+mod prove;
 mod receipt;
 mod replicate;
 mod report;
@@ -25,12 +28,14 @@ mod verify;
 pub use in_place::{
     InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, in_place_plan, restore_in_place,
 };
+pub use equal::{Comparison, Depth, Difference, Relation, Side, Wrong, compare};
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use migrate::{
     Lag, MigrateError, MigrateOptions, Migration, Missing, Promoted, RetirePlan, Step, SyncReport,
     TierSynced, init,
 };
 pub use pinned::verify_snapshot;
+pub use prove::{Lacking, Proof, ProofOptions, Proven, TenantProof, prove};
 pub use receipt::{BatchState, ReceiptError, find_batch};
 pub use replicate::{
     L0Report, ReplicateError, ReplicateOptions, ReplicateReport, SettingsReport, TenantCopied,

@@ -8,6 +8,8 @@ use stele_model::Digest;
 use stele_store::keys;
 use stele_table::{CopyStep, TableLog, TableState};
 
+use crate::equal::continues;
+
 use super::fetch::{Copier, Wanted, wanted_file, wanted_ledger};
 use super::{ReplicateError, ReplicateReport, Result};
 
@@ -102,8 +104,8 @@ async fn check_prefix(copier: &Copier<'_>, newest: &TableState, on: &TableState)
             target_entry,
         }),
         (None, _) => Err(behind(copier, version).await?),
-        // Promoted so long ago that it has swept what it was promoted with: nothing tells whether
-        // the two are one history, and nothing is to be copied.
+        // Promoted so long ago that it has swept what it was promoted with.
+        (Some(_), None) if continues(copier.source, newest, copier.target, on).await? => Ok(()),
         (Some(source_entry), None) => Err(ReplicateError::Diverged {
             tenant: copier.to().tenant().clone(),
             version,
