@@ -20,8 +20,8 @@ use stele_format::content_digest;
 use stele_model::{Clock, Day, Digest, ErrorKind, Ids, L0Name, WindowSet};
 use stele_store::keys;
 use stele_table::{
-    Commit, CommitKind, Content, FileEntry, LedgerRow, OperationId, Outcome, PinName, PinState,
-    Pins, Restored, TableLog, TableState, deletion_frozen, lift_deletion_freeze,
+    Commit, CommitKind, Content, FileEntry, Frozen, LedgerRow, OperationId, Outcome, PinName,
+    PinState, Pins, Restored, TableLog, TableState, deletion_frozen, lift_deletion_freeze,
     set_deletion_frozen,
 };
 
@@ -60,6 +60,9 @@ pub enum InPlaceError {
         /// The reason.
         reason: String,
     },
+    /// Somebody let deletion go on while it was held.
+    #[error("deletion was resumed while it was held: begin again")]
+    Lifted,
     /// A file of the snapshot does not hold what the log says.
     #[error("{key} does not hold what the log says: digest {found}, expected {expected}")]
     Differs {
@@ -85,7 +88,7 @@ impl InPlaceError {
         match self {
             Self::Table(source) => source.kind(),
             Self::Store(source) => source.kind(),
-            Self::Dropped { .. } | Self::OtherPlan { .. } | Self::Frozen { .. } => {
+            Self::Dropped { .. } | Self::OtherPlan { .. } | Self::Frozen { .. } | Self::Lifted => {
                 ErrorKind::Conflict
             }
             Self::Differs { .. } => ErrorKind::Corrupt,
@@ -211,12 +214,15 @@ pub async fn restore_in_place(
     }
     let mut is_checked = false;
     for _ in 0..ATTEMPTS {
-        let plan = plan_on(log, name, &newest).await?;
-        plan.confirm(confirmed)?;
         if !is_checked {
+            let plan = plan_on(log, name, &newest).await?;
             check_files(log, &plan.back).await?;
             is_checked = true;
         }
+        let plan = plan_on(log, name, &newest).await?;
+        plan.confirm(confirmed)?;
+        // The plan rests on what L0 has: nobody may have lifted the hold meanwhile.
+        check_held(log, &reason, since_us).await?;
         match log.commit(&newest, plan.commit(clock, ids)).await? {
             Outcome::Committed(state) => {
                 let version = restored_by(&state, confirmed).unwrap_or(state.version);
@@ -232,6 +238,14 @@ pub async fn restore_in_place(
         }
     }
     Err(InPlaceError::Contended { attempts: ATTEMPTS })
+}
+
+async fn check_held(log: &TableLog, reason: &str, since_us: i64) -> Result<()> {
+    match deletion_frozen(log.store()).await? {
+        Some(frozen) if frozen.reason == reason && frozen.stored_us == since_us => Ok(()),
+        Some(Frozen { reason, .. }) => Err(InPlaceError::Frozen { reason }),
+        None => Err(InPlaceError::Lifted),
+    }
 }
 
 /// Lets deletion go on, if it is held for this restore.

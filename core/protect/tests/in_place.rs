@@ -294,6 +294,47 @@ async fn a_damaged_file_of_the_snapshot_stops_it_before_the_commit() {
     assert_eq!(world.state().await.version, version);
 }
 
+/// Resumed by hand in the middle, it does not commit on a plan that a sweep may have made untrue.
+#[tokio::test]
+async fn a_hold_that_was_lifted_meanwhile_begins_anew() {
+    let case = case().await;
+    let world = &case.world;
+    let plan = plan(world).await;
+    go(world, &world.log(), &plan).await.unwrap();
+    world.clock.advance(WAIT_US + 1);
+    abandon_in_place(&world.log(), &plan.name, &world.clock)
+        .await
+        .unwrap();
+    let held = go(world, &world.log(), &plan).await.unwrap();
+    let until_us = world.clock.now_us() + WAIT_US;
+    assert_eq!(held, InPlace::Holding { until_us });
+    // Lifted while the files are being read, just before the commit.
+    world.clock.advance(WAIT_US + 1);
+    let faults = FaultWorld::scheduled(Arc::new(world.memory.clone()), Plan::none(), 1000);
+    let over = Tier::from_store(faults.actor("restore"), "", "memory://");
+    let over = over.tenant(&TenantId::default());
+    let log = common::log(&over, &world.clock);
+    let mut going = pin!(go(world, &log, &plan));
+    let mut is_lifted = false;
+    let error = loop {
+        if let std::task::Poll::Ready(done) = poll!(&mut going) {
+            break done.unwrap_err();
+        }
+        let Some(ticket) = faults.waiting().into_iter().next() else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        if ticket.what.contains("resolution=") && !is_lifted {
+            is_lifted = true;
+            let lifted = abandon_in_place(&world.log(), &plan.name, &world.clock).await;
+            lifted.unwrap();
+        }
+        faults.grant(ticket.id);
+    };
+    assert!(matches!(error, InPlaceError::Lifted), "{error}");
+    assert!(world.state().await.revoked.is_empty());
+}
+
 /// A snapshot that was taken in a time that a later restore took back can come back, too.
 #[tokio::test]
 async fn a_snapshot_of_what_was_revoked_brings_its_batches_back_as_effective() {

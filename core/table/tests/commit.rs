@@ -188,6 +188,14 @@ async fn a_batch_is_effective_once_before_and_after_the_ledger_is_merged() {
         (digest(29), day()),
         (digest(999), day()),
     ];
+    // Nor may it be a duplicate of what is effective nowhere: its rows would be lost.
+    let mut nowhere = object(102, batch(999, 10));
+    nowhere.batches[0].duplicate_of = Some(operation(2).0);
+    let error = log.commit(&state, absorb(102, vec![nowhere])).await;
+    assert!(matches!(
+        refusal(error.unwrap_err()),
+        Refusal::NotConsumed { .. }
+    ));
     let known = store.log().ledger_lookup(&state, &ask).await.unwrap();
     assert_eq!(known.get(&digest(2)), Some(&operation(2).0));
     assert_eq!(known.get(&digest(29)), Some(&operation(29).0));

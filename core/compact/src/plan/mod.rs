@@ -4,7 +4,7 @@ mod absorb;
 mod consolidate;
 mod expire;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod interlock;
 mod seal;
 mod tier;

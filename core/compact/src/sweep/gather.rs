@@ -52,6 +52,29 @@ struct Old {
     retired: BTreeSet<String>,
 }
 
+#[cfg(test)]
+impl Gathered {
+    /// A run over one tier that found this table and nothing else.
+    pub fn of(state: TableState) -> Self {
+        Self {
+            now_us: 0,
+            state: Arc::new(state),
+            l0: Vec::new(),
+            log: Vec::new(),
+            index: LogIndex::default(),
+            heads: Vec::new(),
+            markers: Vec::new(),
+            markers_us: 0,
+            pinned: Pinned::default(),
+            others: Others {
+                may_commit: true,
+                each: Vec::new(),
+            },
+            old: None,
+        }
+    }
+}
+
 impl Compactor {
     /// What a run must know. With `marks`, pins that nobody can have acknowledged are marked so;
     /// without, nothing is written.

@@ -145,3 +145,95 @@ pub(super) fn check_live(doomed: &[Doomed], gathered: &Gathered) -> Result<()> {
         Some(one) => Err(Error::Live { key: one.key() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stele_model::{L0Name, Window};
+    use stele_table::{LedgerObject, LedgerOperation, TableState, Unswept};
+
+    use super::*;
+
+    fn name(byte: u8) -> L0Name {
+        L0Name {
+            digest: Digest([byte; 16]),
+            first: Window(1),
+            last: Window(1),
+        }
+    }
+
+    fn file(path: &str) -> Doomed {
+        Doomed::File {
+            path: path.to_owned(),
+            size_bytes: 1,
+            removed_us: 0,
+        }
+    }
+
+    /// A table at version 7 with a live file, an unswept object and a ledger object.
+    fn gathered() -> Gathered {
+        let kind = stele_table::FileKind::Open;
+        let live = crate::plan::fixtures::file(kind, "live", &[1], 1);
+        let mut state: TableState = crate::plan::fixtures::state(&[live]);
+        state.version = 7;
+        let unswept = Unswept {
+            name: name(1),
+            committed_us: 0,
+            version: 3,
+        };
+        state.unswept.insert(name(1).digest, unswept);
+        state.ledger.recent.push(LedgerOperation {
+            operation: String::new(),
+            version: 3,
+            object: LedgerObject {
+                key: "ledger/named".to_owned(),
+                digest: Digest::default(),
+                size_bytes: 1,
+            },
+            batches: 1,
+        });
+        let mut gathered = Gathered::of(state);
+        gathered.pinned.files.insert("pinned".into());
+        gathered.pinned.ledger.insert("ledger/pinned".into());
+        gathered.pinned.log.insert(keys::log_entry(2).into());
+        gathered
+    }
+
+    #[test]
+    fn the_interlock_stops_a_plan_that_names_anything_live_or_pinned() {
+        let gathered = gathered();
+        let size_bytes = 1;
+        let live = gathered.state.files.keys().next().unwrap();
+        let ledger = |key: &str| Doomed::Ledger {
+            key: key.to_owned(),
+            size_bytes,
+        };
+        let entry = |version| Doomed::Entry {
+            key: keys::log_entry(version),
+            size_bytes,
+        };
+        let object = |byte| Doomed::L0 {
+            name: name(byte),
+            version: 3,
+            size_bytes,
+        };
+        let harmless = || vec![object(1), file("gone"), ledger("ledger/old"), entry(1)];
+        assert!(check_live(&harmless(), &gathered).is_ok());
+        let harmful = [
+            file(live),
+            file("pinned"),
+            ledger("ledger/named"),
+            ledger("ledger/pinned"),
+            entry(7),
+            entry(2),
+            object(2),
+        ];
+        for one in harmful {
+            let key = one.key();
+            let mut plan = harmless();
+            plan.push(one);
+            let error = check_live(&plan, &gathered).unwrap_err();
+            assert!(matches!(&error, Error::Live { key: live } if *live == key));
+            assert!(crate::freeze::freezes(&error), "{error}");
+        }
+    }
+}
