@@ -10,8 +10,8 @@
 mod data;
 mod equal;
 mod history;
-mod in_place;
 mod holdings;
+mod in_place;
 mod ladder;
 mod migrate;
 mod pinned;
@@ -25,10 +25,10 @@ mod snapshot;
 mod text;
 mod verify;
 
+pub use equal::{Comparison, Depth, Difference, Relation, Side, Wrong, compare};
 pub use in_place::{
     InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, in_place_plan, restore_in_place,
 };
-pub use equal::{Comparison, Depth, Difference, Relation, Side, Wrong, compare};
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use migrate::{
     Lag, MigrateError, MigrateOptions, Migration, Missing, Promoted, RetirePlan, Step, SyncReport,

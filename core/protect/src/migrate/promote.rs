@@ -5,6 +5,7 @@ use stele_store::{OpenTier, RepairIntent, TierSet, TierState};
 use stele_table::{Fence, OperationId};
 
 use super::{MigrateError, Migration, Now, Result, Step, tenants_of, usable};
+use crate::equal::Side;
 use crate::replicate::{ReplicateError, replicate};
 use crate::restore::CopyProgress;
 
@@ -103,7 +104,12 @@ impl Migration {
                 open,
             });
         }
-        let missing = self.unequal(from, to).await?;
+        // What the primary itself lacks need not keep another from taking its place.
+        let again = async || {
+            let mut synced = super::TierSynced::of(chosen);
+            self.bring(now, chosen, &mut synced, &|_| {}).await
+        };
+        let missing = self.unequal(from, to, &[Side::Second], again).await?;
         match missing.total {
             0 => Ok(()),
             _ => Err(MigrateError::Unequal {

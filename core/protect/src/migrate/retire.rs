@@ -5,11 +5,8 @@ use stele_format::content_digest;
 use stele_model::{Digest, TierId};
 use stele_store::{Tier, TierSet, TierState};
 
-use super::{MigrateError, Migration, Missing, Result, Step, tenants_of, usable};
+use super::{MigrateError, Migration, Result, Step, tenants_of, usable};
 use crate::replicate::copy_l0;
-
-/// Findings that are named.
-const EXAMPLES: usize = 20;
 
 /// What retiring a tier rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,26 +54,26 @@ impl Migration {
             }
             self.copy_last(from, to, &survivor.member.id).await?;
         }
-        let proof = self.proof(from, to).await?;
-        if proof.missing.total > 0 {
+        let held = self.held(from, to).await?;
+        if held.missing.total > 0 {
             return Err(MigrateError::Needed {
                 id: id.clone(),
                 state: leaving.member.state,
                 survivor: survivor.member.id.clone(),
-                missing: proof.missing,
+                missing: held.missing,
             });
         }
         now.set.retiring(id)?;
         let text = format!(
             "retire {id} of epoch {} for {}: {}\n",
-            now.set.epoch, survivor.member.id, proof.hash
+            now.set.epoch, survivor.member.id, held.hash
         );
         Ok(Step::Done(RetirePlan {
             id: id.to_string(),
             survivor: survivor.member.id.to_string(),
-            tenants: proof.tenants,
-            objects: proof.objects,
-            bytes: proof.bytes,
+            tenants: held.tenants,
+            objects: held.objects,
+            bytes: held.bytes,
             hash: content_digest(text.as_bytes()),
         }))
     }
@@ -112,14 +109,5 @@ impl Migration {
             })?;
         }
         Ok(())
-    }
-}
-
-impl Missing {
-    pub(super) fn note(&mut self, example: impl FnOnce() -> String) {
-        self.total += 1;
-        if self.examples.len() < EXAMPLES {
-            self.examples.push(example());
-        }
     }
 }
