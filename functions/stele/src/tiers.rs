@@ -196,6 +196,7 @@ async fn sync(work: &Migration, is_json: bool) -> anyhow::Result<ExitCode> {
             json!({
                 "tier": tier.id, "state": tier.state.as_str(), "copied": tier.copied,
                 "copied_bytes": tier.copied_bytes, "returned": tier.returned,
+                "healed": tier.healed,
                 "repaired": tier.repaired, "failed": tier.failed,
             })
         });
@@ -204,12 +205,14 @@ async fn sync(work: &Migration, is_json: bool) -> anyhow::Result<ExitCode> {
     } else {
         for tier in &report.tiers {
             let done = format!(
-                "tier {} ({}): {} objects copied ({}), {} brought to the primary",
+                "tier {} ({}): {} objects copied ({}), {} accepted ones brought to the primary, \
+                 {} lost ones brought back",
                 tier.id,
                 tier.state.as_str(),
                 tier.copied,
                 output::size(tier.copied_bytes),
-                tier.returned
+                tier.returned,
+                tier.healed
             );
             let failed = tier.failed.as_ref();
             let failed = failed.map(|why| format!("\n  NOT whole: {}", output::escape(why)));

@@ -6,6 +6,7 @@
 
 mod equal;
 mod error;
+mod heal;
 mod promote;
 mod retire;
 mod sync;

@@ -7,6 +7,7 @@ use stele_model::{Digest, L0Name, TenantId, TierId};
 use stele_store::{OpenTier, RepairIntent, Role, TierState};
 use stele_table::TableLog;
 
+use super::heal::heal;
 use super::{MigrateError, Migration, Now, Result, lock, tenants_of, usable};
 use crate::replicate::{
     L0Report, ReplicateError, ReplicateReport, SettingsReport, copy_control, copy_l0,
@@ -27,6 +28,8 @@ pub struct TierSynced {
     pub copied_bytes: u64,
     /// L0 objects that it had and the primary lacked, copied to the primary.
     pub returned: u64,
+    /// Data files that one of the two had lost, brought back from the other.
+    pub healed: u64,
     /// Repair intents that were fulfilled.
     pub repaired: u64,
     /// Why it could not be brought up to date.
@@ -41,6 +44,7 @@ impl TierSynced {
             copied: 0,
             copied_bytes: 0,
             returned: 0,
+            healed: 0,
             repaired: 0,
             failed: None,
         }
@@ -205,6 +209,7 @@ impl Migration {
             synced.copied += copied.objects();
             synced.copied_bytes += copied.table.copied_bytes + copied.l0.copied_bytes;
             synced.returned += copied.returned.copied;
+            synced.healed += copied.healed;
             synced.repaired += repair(&one, id).await?;
         }
         Ok(())
@@ -250,6 +255,7 @@ struct Copied {
     table: ReplicateReport,
     l0: L0Report,
     returned: L0Report,
+    healed: u64,
 }
 
 impl Copied {
@@ -268,6 +274,7 @@ impl Pair<'_> {
     ) -> Result<Copied, ReplicateError> {
         let stores = (self.from.store(), self.to.store());
         let settings = copy_settings(stores.0, stores.1, marker_keep_us).await?;
+        let healed = heal(self.from, self.to).await?;
         // L0 first: what is absorbed and swept meanwhile comes with the log.
         let l0 = copy_l0(self.from, self.to).await?;
         let table = replicate(self.from, self.to, options, progress).await?;
@@ -275,11 +282,13 @@ impl Pair<'_> {
             true => copy_l0(self.to, self.from).await?,
             false => L0Report::default(),
         };
+        let healed = healed + heal(self.to, self.from).await?;
         Ok(Copied {
             settings,
             table,
             l0,
             returned,
+            healed,
         })
     }
 }

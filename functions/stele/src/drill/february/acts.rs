@@ -58,7 +58,8 @@ impl Stage<'_> {
         if let Some(why) = failed {
             bail!("sync: {why}");
         }
-        Ok(report.tiers.iter().map(|tier| tier.returned).sum())
+        let back = report.tiers.iter().map(|tier| tier.returned + tier.healed);
+        Ok(back.sum())
     }
 
     pub(super) async fn sync_until_joined(&self, new: &TierId) -> anyhow::Result<u64> {

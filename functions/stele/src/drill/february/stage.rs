@@ -259,7 +259,7 @@ impl<'a> Stage<'a> {
         running.reader.may_be_short(false);
         timeline.done(
             "sync",
-            format!("{returned} L0 objects came back from the mirror"),
+            format!("{returned} of them came back from the mirror; the others were absorbed"),
         )?;
         let refused = self.cut_off(new, running).await?;
         timeline.done(
