@@ -61,7 +61,7 @@ impl Node {
         };
         let ingestor = Arc::new(Ingestor::over(tiers.clone(), tenant.clone(), group));
         let own = owner(current).map(|owner| owner.tier);
-        let others = OtherTiers::new(tiers.clone(), tenant.clone(), options.clone(), own);
+        let others = OtherTiers::of_primary(tiers.clone(), tenant.clone(), options.clone(), own);
         let compactor = Compactor::new(
             store.clone(),
             Arc::clone(&log),
@@ -83,9 +83,14 @@ impl Node {
 
 /// What sweeps a tenant's copy on a mirror; it never commits.
 pub fn sweeper(tiers: &Tiers, mirror: &OpenTier, tenant: &TenantId, options: Options) -> Compactor {
-    let log = Arc::new(table(&mirror.tier, tenant, &options));
-    let own = Some(mirror.member.id.clone());
-    let others = OtherTiers::new(tiers.clone(), tenant.clone(), options.clone(), own);
+    let own = mirror.member.id.clone();
+    // An owner of no epoch that will ever be: this log refuses every commit.
+    let nobody = Owner {
+        tier: own.clone(),
+        since_epoch: u64::MAX,
+    };
+    let log = Arc::new(table(&mirror.tier, tenant, &options).with_owner(nobody));
+    let others = OtherTiers::of_mirror(tiers.clone(), tenant.clone(), options.clone(), own);
     let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
     Compactor::new(log.store().clone(), log, options, clock, ids).with_witnesses(Arc::new(others))
 }

@@ -18,18 +18,35 @@ pub struct OtherTiers {
     options: Options,
     /// The tier that deletes; `None` for a store without tiers.
     own: Option<TierId>,
+    /// Whether it was the primary when this was made: one that becomes it later may not commit
+    /// before its logs are fenced, and then others do.
+    was_primary: bool,
     logs: Mutex<BTreeMap<TierId, Arc<TableLog>>>,
 }
 
 impl OtherTiers {
-    /// For a compactor of `tenant` on the tier `own`.
-    pub fn new(tiers: Tiers, tenant: TenantId, options: Options, own: Option<TierId>) -> Self {
+    /// For a compactor of `tenant` on `own`, the primary.
+    pub fn of_primary(
+        tiers: Tiers,
+        tenant: TenantId,
+        options: Options,
+        own: Option<TierId>,
+    ) -> Self {
         Self {
             tiers,
             tenant,
             options,
             own,
+            was_primary: true,
             logs: Mutex::default(),
+        }
+    }
+
+    /// For a sweeper of `tenant` on `own`, another tier.
+    pub fn of_mirror(tiers: Tiers, tenant: TenantId, options: Options, own: TierId) -> Self {
+        Self {
+            was_primary: false,
+            ..Self::of_primary(tiers, tenant, options, Some(own))
         }
     }
 
@@ -60,7 +77,7 @@ impl OtherTiers {
             });
         }
         Ok(Standing {
-            may_commit: member.state == TierState::Primary,
+            may_commit: self.was_primary && member.state == TierState::Primary,
             others,
         })
     }

@@ -81,6 +81,8 @@ pub struct Compactors {
     process: Process,
     /// Whether they are killed at random.
     pub is_killing: AtomicBool,
+    /// Whether they rest, so that what is accepted stays unabsorbed.
+    pub is_resting: AtomicBool,
     is_over: AtomicBool,
     /// Jobs that were killed.
     pub killed: AtomicU64,
@@ -97,6 +99,7 @@ impl Compactors {
         Arc::new(Self {
             process,
             is_killing: AtomicBool::new(false),
+            is_resting: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             killed: AtomicU64::new(0),
             finished: AtomicU64::new(0),
@@ -109,6 +112,10 @@ impl Compactors {
     pub async fn run(self: Arc<Self>) {
         let mut round: u64 = 0;
         while !self.is_over.load(Ordering::SeqCst) {
+            if self.is_resting.load(Ordering::SeqCst) {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             round += 1;
             // A job that is dropped at an await is a process that died there.
             let life = match self.is_killing.load(Ordering::SeqCst) {

@@ -244,6 +244,7 @@ impl<'a> Stage<'a> {
             "sync",
             format!("{copied} objects copied; \"new\" is a mirror"),
         )?;
+        running.compactors.is_resting.store(true, Ordering::SeqCst);
         tokio::time::sleep(BREATH).await;
         self.sync().await?;
         // An object of which nothing knows yet is lost without a trace on the one store.
@@ -257,9 +258,10 @@ impl<'a> Stage<'a> {
         tokio::time::sleep(BREATH).await;
         let returned = self.sync().await?;
         running.reader.may_be_short(false);
+        running.compactors.is_resting.store(false, Ordering::SeqCst);
         timeline.done(
             "sync",
-            format!("{returned} of them came back from the mirror; the others were absorbed"),
+            format!("{returned} of them came back from the mirror"),
         )?;
         let refused = self.cut_off(new, running).await?;
         timeline.done(
