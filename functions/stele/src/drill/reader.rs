@@ -45,6 +45,7 @@ pub struct Reader {
     load: Arc<Load>,
     /// Where the history that is asked for ends, µs, and what it holds: samples and their sum.
     history: (i64, i64, i64),
+    began: Instant,
     reads: Mutex<(Reads, Instant, bool)>,
     /// A store has lost objects that nothing knows of yet.
     may_be_short: AtomicBool,
@@ -101,6 +102,7 @@ impl Reader {
             sql,
             load,
             history: (end_us, count, sum),
+            began: Instant::now(),
             reads: Mutex::new((Reads::default(), Instant::now(), false)),
             may_be_short: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
@@ -158,7 +160,8 @@ impl Reader {
             Err(error) => {
                 *has_failed = true;
                 done.failed += 1;
-                done.last_failure = Some(format!("{error:#}"));
+                let at = self.began.elapsed().as_secs_f64();
+                done.last_failure = Some(format!("{at:.1} s after reading began: {error:#}"));
             }
         }
     }
