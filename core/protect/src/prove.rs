@@ -51,7 +51,8 @@ pub struct Proof {
     pub bytes: u64,
     /// Their sample rows.
     pub rows: u64,
-    /// What identifies the proof.
+    /// What identifies the two tiers and all that the one holds: the same whenever it is proved, as
+    /// long as nothing is written there.
     pub hash: Digest,
 }
 
@@ -124,10 +125,10 @@ pub async fn prove(
         return Ok(Proven::Lacking(lacking));
     }
     let (from, to) = (retiring.url().to_owned(), survivor.url().to_owned());
-    let mut text = format!("{from} to {to} at {made_us}\n");
+    let mut text = format!("{from} to {to}\n");
     for proof in &tenants {
-        let versions = (proof.retiring_version, proof.survivor_version);
-        text += &format!("{} {versions:?} {}\n", proof.tenant, proof.hash);
+        let version = proof.retiring_version;
+        text += &format!("{} {version:?} {}\n", proof.tenant, proof.hash);
     }
     let sum = |of: fn(&TenantProof) -> u64| tenants.iter().map(of).sum();
     Ok(Proven::Proof(Box::new(Proof {

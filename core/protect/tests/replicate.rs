@@ -440,6 +440,31 @@ async fn snapshots_are_copied_dropped_and_brought_back_with_those_of_the_source(
 }
 
 #[tokio::test]
+async fn a_snapshot_that_comes_too_late_is_reported_and_not_put() {
+    let mut world = World::new();
+    world.work(4).await;
+    let mirror = Mirror::of(&world);
+    let held = world.state().await;
+    world.pin("noon").await.unwrap();
+    let noon = world.store.get(&name("noon").key()).await.unwrap();
+    world.store.delete(&name("noon").key()).await.unwrap();
+    world.absorb().await;
+    run(&world, &mirror.log(&world)).await.unwrap();
+    // It was there all along, but the replicator stood still for most of the history.
+    world
+        .store
+        .put_new(&name("noon").key(), noon)
+        .await
+        .unwrap();
+    world.clock.advance(19 * HOUR_US);
+    let report = run(&world, &mirror.log(&world)).await.unwrap();
+    assert_eq!(report.pins_missing, [name("noon")]);
+    assert!(Pins::read(&mirror.store).await.unwrap().pins.is_empty());
+    let at = AsOf::Pin(name("noon"));
+    assert_eq!(world.log().as_of(&at).await.unwrap(), held);
+}
+
+#[tokio::test]
 async fn accepted_batches_make_their_union_and_none_comes_back_that_was_consumed() {
     let mut world = World::new();
     world.work(4).await;

@@ -226,7 +226,8 @@ pub struct ReplicateReport {
     /// Snapshots brought back at the target, as at the source.
     pub pins_undeleted: u64,
     /// Live snapshots of the source that the target cannot hold (yet): damaged, its name still
-    /// taken by a dropped one, or of a version whose log the target has swept.
+    /// taken by a dropped one, come so late that the target's sweep would not know it was ever
+    /// acknowledged, or of a version whose log the target has swept.
     pub pins_missing: Vec<PinName>,
 }
 

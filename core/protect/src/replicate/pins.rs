@@ -102,6 +102,10 @@ async fn keep(
         let Some(bytes) = whole(source.store(), &key, stored.digest).await? else {
             return Ok(false);
         };
+        if is_too_late(target, stored).await? {
+            tracing::error!(pin = %stored.name, "too late for the target to keep it");
+            return Ok(false);
+        }
         return match target.store().put_new(&key, bytes).await? {
             Put::Created | Put::Same => {
                 report.pins_copied += 1;
@@ -124,6 +128,20 @@ async fn keep(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the target's sweep would take a pin that is put now for one that nobody acknowledged,
+/// because its version was superseded there long ago.
+async fn is_too_late(target: &TableLog, stored: &StoredPin) -> Result<bool> {
+    let Ok(pin) = &stored.pin else {
+        return Ok(true);
+    };
+    let index = target.index().await?;
+    if index.newest().is_none_or(|newest| newest <= pin.version) {
+        return Ok(false);
+    }
+    let now_us = target.store().tier().now_us().await?;
+    Ok(index.judge(pin.version, now_us) == Verdict::Never)
 }
 
 /// The mark of a pin that the target has, unless it has one.
