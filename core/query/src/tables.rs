@@ -111,6 +111,7 @@ fn ledger_schema() -> SchemaRef {
         Field::new("committed_at", schema::timestamp(), false),
         Field::new("duplicate_of", DataType::Utf8, true),
         Field::new("conflicts", DataType::Int64, true),
+        Field::new("revoked", DataType::Boolean, true),
     ]))
 }
 
@@ -137,6 +138,8 @@ fn ledger_batch(Ledger { rows, conflicts }: &Ledger) -> Result<RecordBatch> {
     let committed = committed.chain(conflicts.iter().map(|c| Some(c.committed_us)));
     let met = rows.iter().map(|_| None);
     let met = met.chain(conflicts.iter().map(|c| Some(clamp(c.overridden))));
+    let revoked = rows.iter().map(|r| Some(r.revoked));
+    let revoked = revoked.chain(conflicts.iter().map(|_| None));
     let columns: Vec<ArrayRef> = vec![
         of_batch(&|r| Some(r.batch.to_string())),
         Arc::new(days),
@@ -149,6 +152,7 @@ fn ledger_batch(Ledger { rows, conflicts }: &Ledger) -> Result<RecordBatch> {
         times(committed.collect()),
         of_batch(&|r| r.duplicate_of.clone()),
         Arc::new(met.collect::<Int64Array>()),
+        Arc::new(revoked.collect::<BooleanArray>()),
     ];
     Ok(RecordBatch::try_new(ledger_schema(), columns)?)
 }

@@ -3,6 +3,7 @@
 //! Flags win over `STELE_*` variables, which win over defaults. Exit codes: 0 done, 1 it failed or
 //! found something wrong, 2 the command line is wrong.
 
+mod deletion;
 mod drill;
 mod tier;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stele_table::{AsOf, PinName};
 
+pub use deletion::{DeletionAction, DeletionArgs};
 pub use drill::{DrillAction, DrillArgs, FebruaryArgs};
 pub use tier::{PolicyArg, RoleArg, TierAction, TierArgs, TierInit};
 
@@ -58,6 +60,8 @@ pub enum Command {
     Undelete(UndeleteArgs),
     /// Keep the same data in several stores; add, follow, promote and retire them.
     Tier(TierArgs),
+    /// Say what a sweep would delete; freeze deletion, and let it go on.
+    Deletion(DeletionArgs),
     /// Try out what must never be lost, on stores made for it.
     Drill(DrillArgs),
     /// Check the store: conservation, single consumption, rollup truth, heads, whole objects.
@@ -435,6 +439,13 @@ pub struct SnapshotRestore {
     /// The store to restore to [default: the same].
     #[arg(long, value_name = "STORE")]
     pub to_store: Option<String>,
+    /// Put the tenant's own table back to what it was: what came later is absorbed again as far as
+    /// it still exists, and the plan names what does not.
+    #[arg(long, conflicts_with_all = ["to_store", "to_tenant"])]
+    pub in_place: bool,
+    /// Give a restore in place up that has not come to its end.
+    #[arg(long, requires = "in_place", conflicts_with = "plan")]
+    pub abandon: bool,
     /// The tenant to restore to, which must be empty [default: the same].
     #[arg(long, value_name = "NAME")]
     pub to_tenant: Option<String>,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 use stele_compact::{Budget, ExpireReport, Report, SettleReport, SweepReport};
-use stele_protect::{Ladder, Migration};
+use stele_protect::{Ladder, Migration, Step};
 use stele_runtime::Config;
 use stele_store::TierSet;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -263,6 +263,14 @@ impl Schedule {
         // No job runs on a tier set that may be out of date.
         if let Err(error) = self.tenants.refresh().await {
             return self.failed_tiers(&error);
+        }
+        match self.migration.ready().await {
+            Ok(Step::Done(())) => {}
+            Ok(Step::Wait { us }) => {
+                tracing::info!(us, "no job runs until the promotion is finished");
+                return;
+            }
+            Err(error) => return self.failed_tiers(&error),
         }
         for node in self.tenants.met() {
             match job {

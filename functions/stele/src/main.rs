@@ -3,9 +3,11 @@
 mod cli;
 mod client;
 mod commands;
+mod deletion;
 mod drill;
 mod host_metrics;
 mod import;
+mod in_place;
 mod jobs;
 mod node;
 mod output;
@@ -50,6 +52,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Snapshot(args) => snapshots::run(args, config).await,
         Command::Undelete(args) => snapshots::undelete(args, config).await,
         Command::Tier(args) => tiers::run(args, config).await,
+        Command::Deletion(args) => deletion::run(args, config).await,
         Command::Drill(args) => drill::run(args, config).await,
         Command::Token(args) => tokens::run(args, config).await,
         Command::Verify(args) => commands::verify_store(args, config).await,

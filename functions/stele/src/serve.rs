@@ -280,7 +280,10 @@ fn json(value: &impl serde::Serialize) -> Response {
 
 async fn read_status(server: &Server, named: Named) -> Result<Status, Response> {
     let node = server.node(named);
-    let status = Status::read(&node, server.seal_delay_us, server.jobs.done()).await;
+    let status = {
+        let current = server.tenants.current();
+        Status::read(&node, &current, server.seal_delay_us, server.jobs.done()).await
+    };
     status.map_err(|error| fault(error.kind(), &error))
 }
 

@@ -14,15 +14,16 @@ use crate::cli::{SnapshotAction, SnapshotArgs, SnapshotCreate, SnapshotRestore, 
 use crate::commands::bar;
 use crate::node::Node;
 use crate::stores::{node_as_is, to_read, to_write};
-use crate::{output, settings};
+use crate::{in_place, output, settings};
 
 /// Runs `stele snapshot`, on the store itself; a server may run on it meanwhile.
 pub async fn run(args: SnapshotArgs, config: Config) -> anyhow::Result<ExitCode> {
     let target = args.target();
-    let writes = matches!(
-        args.action,
-        SnapshotAction::Create(_) | SnapshotAction::Drop { .. }
-    );
+    let writes = match &args.action {
+        SnapshotAction::Create(_) | SnapshotAction::Drop { .. } => true,
+        SnapshotAction::Restore(to) => to.in_place,
+        _ => false,
+    };
     let node = match writes {
         true => to_write(&target, &config).await?,
         false => to_read(&target, &config)?,
@@ -33,6 +34,7 @@ pub async fn run(args: SnapshotArgs, config: Config) -> anyhow::Result<ExitCode>
         SnapshotAction::Show { name } => show(&node, &name, args.json).await?,
         SnapshotAction::Verify { name } => return verify(&node, &name, args.json).await,
         SnapshotAction::Drop { name, plan } => drop(&node, &name, plan, args.json).await?,
+        SnapshotAction::Restore(to) if to.in_place => in_place::run(&node, to, args.json).await?,
         SnapshotAction::Restore(to) => {
             restore(&node, args.store, to, args.json, &config).await?;
         }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use stele_model::limits::Limit;
 use stele_model::time::{SECOND_US, rfc3339};
 use stele_model::{Limits, Resolution, Window, WindowSet};
-use stele_store::keys;
-use stele_table::{FileKind, TableState, View, rollups_paused};
+use stele_store::{Current, keys};
+use stele_table::{FileKind, TableState, View, deletion_frozen, rollups_paused};
 
 use crate::jobs::Done;
 use crate::node::Node;
@@ -42,10 +42,41 @@ pub struct Status {
     pub rollups_paused: bool,
     /// Since when rollups are paused.
     pub rollups_paused_since: Option<String>,
+    /// Whether deletion is frozen, why and since when.
+    pub deletion_frozen: Option<stele_table::Frozen>,
+    /// The epoch of the tier set; 0 without one.
+    pub epoch: u64,
+    /// The tiers.
+    pub tiers: Vec<TierStatus>,
     /// What this process's jobs did.
     pub jobs: Done,
     /// Every ingest limit.
     pub limits: Vec<Limit>,
+}
+
+/// One tier of the set.
+#[derive(Debug, Serialize)]
+pub struct TierStatus {
+    /// Its name.
+    pub tier: String,
+    /// Its state.
+    pub state: &'static str,
+    /// Its URL.
+    pub store: String,
+    /// What was wrong with it when the set was read.
+    pub trouble: Option<String>,
+}
+
+impl TierStatus {
+    fn of(current: &Current) -> Vec<Self> {
+        let members = current.members.iter().map(|open| Self {
+            tier: open.member.id.to_string(),
+            state: open.member.state.as_str(),
+            store: open.member.url.clone(),
+            trouble: open.trouble.as_ref().map(ToString::to_string),
+        });
+        members.collect()
+    }
 }
 
 /// Accepted and not yet absorbed.
@@ -114,13 +145,19 @@ impl Status {
     ///
     /// # Errors
     /// The store's, and damage found on the way.
-    pub async fn read(node: &Node, seal_delay_us: i64, jobs: Done) -> stele_table::Result<Self> {
+    pub async fn read(
+        node: &Node,
+        current: &Current,
+        seal_delay_us: i64,
+        jobs: Done,
+    ) -> stele_table::Result<Self> {
         let now_us = node.clock.now_us();
         let view = View::read_cached(&node.log).await?;
         let all_l0 = node.store.l0_list().await?;
         let log = node.store.list(keys::LOG).await?;
         let heads = node.store.list(keys::HEADS).await?;
         let paused = rollups_paused(&node.store).await?;
+        let deletion_frozen = deletion_frozen(&node.store).await?;
         let l0_bytes: u64 = view.l0.iter().map(|object| object.size_bytes).sum();
         let listed_bytes: u64 = all_l0.iter().map(|object| object.size_bytes).sum();
         let absorbed_bytes = listed_bytes.saturating_sub(l0_bytes);
@@ -154,6 +191,9 @@ impl Status {
             totals: view.state.totals,
             rollups_paused: paused.is_some(),
             rollups_paused_since: paused.map(|p| rfc3339(p.since_us)),
+            deletion_frozen,
+            epoch: current.epoch(),
+            tiers: TierStatus::of(current),
             jobs,
             limits: Limits::default().table(),
         })

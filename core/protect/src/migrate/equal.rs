@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use stele_format::content_digest;
 use stele_model::{Digest, TenantId, TierId};
 use stele_store::Tier;
 use stele_table::TableLog;
@@ -20,7 +19,7 @@ pub(super) struct Held {
     pub tenants: u64,
     pub objects: u64,
     pub bytes: u64,
-    /// Over the tenants of the tier that is to go, their versions and rows.
+    /// Over every key with its digest.
     pub hash: Digest,
 }
 
@@ -111,11 +110,7 @@ impl Migration {
             Proven::Proof(proof) => {
                 held.tenants = proof.tenants.len() as u64;
                 (held.objects, held.bytes) = (proof.objects, proof.bytes);
-                let of_tenants = proof.tenants.iter().map(|one| {
-                    let version = one.retiring_version;
-                    format!("{} {version:?} {}\n", one.tenant, one.rows)
-                });
-                held.hash = content_digest(of_tenants.collect::<String>().as_bytes());
+                held.hash = proof.hash;
             }
         }
         Ok(held)

@@ -64,6 +64,8 @@ pub struct Migration {
     ids: Arc<dyn Ids>,
     logs: Mutex<BTreeMap<(String, TenantId), Arc<TableLog>>>,
     copying: Mutex<BTreeMap<(TierId, TierId), Arc<ReplicateOptions>>>,
+    /// The epoch of the last promotion that is known to be finished; 0 for none.
+    ready: Mutex<u64>,
 }
 
 impl std::fmt::Debug for Migration {
@@ -128,6 +130,7 @@ impl Migration {
             ids,
             logs: Mutex::default(),
             copying: Mutex::default(),
+            ready: Mutex::default(),
         }
     }
 
@@ -182,12 +185,13 @@ impl Migration {
             None => &now.primary()?.tier,
         };
         publish_epoch(decider, next).await?;
-        for member in &next.members {
-            let tier = self.tiers.tier(&member.url)?;
-            if member.is_over() || tier.url() == decider.url() {
-                continue;
-            }
-            if let Err(error) = publish_epoch(&tier, next).await {
+        let others = next.members.iter().filter(|member| !member.is_over());
+        for member in others.filter(|member| member.url != decider.url()) {
+            let published = match self.tiers.tier(&member.url) {
+                Ok(tier) => publish_epoch(&tier, next).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = published {
                 // It gets the set when it can be reached; until then the others' is higher.
                 tracing::warn!(tier = %member.id, %error, "the tier did not get the new tier set");
             }

@@ -4,7 +4,7 @@ use stele_model::{TenantId, TierId};
 use stele_store::{OpenTier, RepairIntent, TierSet, TierState};
 use stele_table::{Fence, OperationId};
 
-use super::{MigrateError, Migration, Now, Result, Step, tenants_of, usable};
+use super::{MigrateError, Migration, Now, Result, Step, lock, tenants_of, usable};
 use crate::equal::Side;
 use crate::replicate::{ReplicateError, replicate};
 use crate::restore::CopyProgress;
@@ -69,6 +69,26 @@ impl Migration {
             self.publish(&now, &next, Some(&tier)).await?;
         }
         self.finished().await
+    }
+
+    /// Finishes the last promotion, if that is left to do. Before it is, nobody may compact on the
+    /// new primary: a table that it made there would be another one than the one that comes over.
+    ///
+    /// # Errors
+    /// As [`Migration::promote`].
+    pub async fn ready(&self) -> Result<Step<()>> {
+        let current = self.tiers.current().await?;
+        let epoch = current.set.as_ref().map_or(0, |set| set.primary_since);
+        if *lock(&self.ready) == epoch {
+            return Ok(Step::Done(()));
+        }
+        match self.finished().await? {
+            Step::Wait { us } => Ok(Step::Wait { us }),
+            Step::Done(promoted) => {
+                *lock(&self.ready) = promoted.set.primary_since;
+                Ok(Step::Done(()))
+            }
+        }
     }
 
     async fn finished(&self) -> Result<Step<Promoted>> {
