@@ -274,6 +274,10 @@ impl Pair<'_> {
     ) -> Result<Copied, ReplicateError> {
         let stores = (self.from.store(), self.to.store());
         let settings = copy_settings(stores.0, stores.1, marker_keep_us).await?;
+        if self.to.load().await.is_err() {
+            // A first copy that was interrupted: nothing of it loads before it is finished.
+            replicate(self.from, self.to, options, progress).await?;
+        }
         let healed = heal(self.from, self.to).await?;
         // L0 first: what is absorbed and swept meanwhile comes with the log.
         let l0 = copy_l0(self.from, self.to).await?;
