@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod data;
+mod drilled;
 mod equal;
 mod history;
 mod holdings;
@@ -25,6 +26,7 @@ mod snapshot;
 mod text;
 mod verify;
 
+pub use drilled::{Drilled, PROVEN_US, last_drills, record_drill};
 pub use equal::{Comparison, Depth, Difference, Relation, Side, Wrong, compare};
 pub use in_place::{
     InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, in_place_plan, restore_in_place,

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use stele_table::{AsOf, PinName};
 
 pub use deletion::{DeletionAction, DeletionArgs};
-pub use drill::{DrillAction, DrillArgs, FebruaryArgs};
+pub use drill::{DrillAction, DrillArgs, FebruaryArgs, RestoreDrillArgs};
 pub use tier::{PolicyArg, RoleArg, TierAction, TierArgs, TierInit};
 
 /// Stele keeps metrics in object storage: what it acknowledged is durable, and answers are exact

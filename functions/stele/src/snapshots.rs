@@ -6,7 +6,9 @@ use anyhow::ensure;
 use serde_json::{Map, Value, json};
 use stele_compact::Budget;
 use stele_model::time::rfc3339;
-use stele_protect::{CopyProgress, Ladder, Listed, NewSnapshot, Progress, RestorePlan};
+use stele_protect::{
+    CopyProgress, Drilled, Ladder, Listed, NewSnapshot, Progress, RestorePlan, last_drills,
+};
 use stele_runtime::Config;
 use stele_table::{AsOf, Content, Pin, PinName, PinState, Why};
 
@@ -98,14 +100,20 @@ async fn create(node: &Node, new: SnapshotCreate, is_json: bool) -> anyhow::Resu
 
 async fn list(node: &Node, is_json: bool) -> anyhow::Result<()> {
     let listed = stele_protect::list(&node.log).await?;
-    let rows: Vec<Map<String, Value>> = listed.iter().map(row).collect();
+    let drills = last_drills(&node.store).await?;
+    let now_us = node.clock.now_us();
+    let rows = listed.iter().map(|listed| {
+        let of = (listed.name.as_str().to_owned(), listed.digest);
+        row(listed, drills.get(&of), now_us)
+    });
+    let rows: Vec<Map<String, Value>> = rows.collect();
     match is_json {
         true => output::json(&rows),
         false => output::write(output::table(&rows).as_bytes()),
     }
 }
 
-fn row(listed: &Listed) -> Map<String, Value> {
+fn row(listed: &Listed, drilled: Option<&Drilled>, now_us: i64) -> Map<String, Value> {
     let pin = listed.pin.as_ref().ok();
     let state = match &listed.state {
         PinState::Dropped { until_us } => format!("dropped, until {}", rfc3339(*until_us)),
@@ -118,6 +126,7 @@ fn row(listed: &Listed) -> Map<String, Value> {
         ("state", json!(state)),
         ("version", json!(pin.map(|pin| pin.version))),
         ("taken", json!(pin.map(|pin| rfc3339(pin.taken_us)))),
+        ("proven", json!(proven(drilled, now_us))),
         ("why", json!(pin.map(|pin| pin.why.as_str()))),
         ("samples", json!(pin.map(|pin| pin.content.samples.rows))),
         ("note", json!(pin.map(|pin| pin.note.as_str()))),
@@ -126,6 +135,15 @@ fn row(listed: &Listed) -> Map<String, Value> {
     pairs
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+/// When it was last restored in a drill, if that was lately.
+fn proven(drilled: Option<&Drilled>, now_us: i64) -> String {
+    match drilled {
+        Some(drilled) if drilled.proves(now_us) => rfc3339(drilled.at_us),
+        Some(drilled) if !drilled.has_passed => format!("FAILED {}", rfc3339(drilled.at_us)),
+        _ => "unproven".to_owned(),
+    }
 }
 
 async fn find(node: &Node, name: &PinName) -> anyhow::Result<Listed> {

@@ -1,6 +1,8 @@
 //! `stele drill`: what must never be lost, tried out.
 
 use clap::{Args, Subcommand};
+use stele_model::TierId;
+use stele_table::PinName;
 
 /// `stele drill`.
 #[derive(Debug, Args)]
@@ -18,6 +20,27 @@ pub struct DrillArgs {
 pub enum DrillAction {
     /// Move a store as badly as in February 2012, and count what is lost: nothing may be.
     February(FebruaryArgs),
+    /// Restore a snapshot from some tier into a scratch store, and compare; the result is recorded.
+    Restore(RestoreDrillArgs),
+}
+
+/// `stele drill restore`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Run it once a day: a snapshot that was not drilled for 7 days is listed as unproven.")]
+pub struct RestoreDrillArgs {
+    /// Only this snapshot [default: any].
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<PinName>,
+    /// Only from this tier [default: any].
+    #[arg(long, value_name = "NAME")]
+    pub tier: Option<TierId>,
+    /// Only of this tenant [default: any].
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// The store, or any of its tiers [default: ./stele-data].
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<String>,
 }
 
 /// `stele drill february`.
