@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stele_format::MergeTally;
-use stele_model::{Day, Digest};
+use stele_model::{Day, Digest, sabotaged};
+use stele_store::keys;
 use stele_table::{
     Commit, CommitKind, Conservation, ConsumedObject, FileEntry, OperationId, Outcome, TableState,
 };
@@ -165,7 +166,13 @@ impl Compactor {
         let mut planned_on = base;
         for _ in 0..self.options.attempts_max {
             let commit = draft.commit(self.ids.operation_id(), self.clock.now_us());
-            match self.log.commit(&planned_on, commit).await? {
+            let committed = self.log.commit(&planned_on, commit).await;
+            if committed.is_err() && sabotaged!(CleanUpAmbiguous) {
+                for file in &draft.add {
+                    self.store.delete(&keys::data_file(&file.path)).await?;
+                }
+            }
+            match committed? {
                 Outcome::Committed(state) => {
                     self.remember(&state);
                     count(draft, report);
@@ -176,10 +183,10 @@ impl Compactor {
                     self.remember(&state);
                     // A duplicate may be of a batch that is revoked by now.
                     let is_restored = state.revoked != planned_on.revoked;
-                    if is_restored
+                    let is_stale = is_restored
                         || !draft.holds_on(&state)
-                        || self.knows_any(&state, draft).await?
-                    {
+                        || self.knows_any(&state, draft).await?;
+                    if is_stale && !sabotaged!(RetryUnplanned) {
                         return Ok(Published::Stale(state));
                     }
                     planned_on = state;

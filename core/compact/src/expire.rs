@@ -14,7 +14,7 @@ use stele_format::{
     SeriesPredicate,
 };
 use stele_model::time::HOUR_US;
-use stele_model::{Digest, Resolution, RowsHash, Series, WindowSet, chain};
+use stele_model::{Digest, Resolution, RowsHash, Series, WindowSet, chain, sabotaged};
 use stele_table::{
     CommitKind, Conservation, FileEntry, FileKind, Retention, TableState, View, retention,
     rollups_paused,
@@ -136,7 +136,7 @@ impl Compactor {
                 report.stopped = true;
                 break;
             }
-            if plan.resolution == Resolution::Raw {
+            if plan.resolution == Resolution::Raw && !sabotaged!(RollupsUnproven) {
                 self.prove(&plan, budget, &mut report).await?;
             }
             match self.publish_expire(plan, &rules, &mut report).await? {

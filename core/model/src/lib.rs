@@ -16,6 +16,7 @@ pub mod names;
 pub mod receipt;
 pub mod rejection;
 pub mod resolution;
+pub mod sabotage;
 pub mod sample;
 pub mod sketch;
 pub mod tags;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use stele_format::content_digest;
-use stele_model::{Digest, TenantId};
+use stele_model::{Digest, TenantId, sabotaged};
 use stele_store::{TenantStore, Tier, keys};
 use stele_table::TableLog;
 
@@ -162,13 +162,17 @@ async fn prove_tenant(
     found.differences_total = found.differences.len() as u64;
     let is_ahead = found.relation == Relation::FirstIsPrefix;
     let second = Side::Second;
+    let depth = match sabotaged!(ProofByNames) {
+        true => Depth::Names,
+        false => Depth::Bytes,
+    };
     check(
         (&needed, from),
         to,
         second,
         &there,
         is_ahead,
-        Depth::Bytes,
+        depth,
         &mut found,
     )
     .await?;

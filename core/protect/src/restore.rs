@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use stele_format::content_digest;
-use stele_model::{Digest, ErrorKind};
+use stele_model::{Digest, ErrorKind, sabotaged};
 use stele_store::{ObjectInfo, Put, TenantStore, keys};
 use stele_table::{Content, PinName, PinState, Pins, Reach, TableLog};
 
@@ -397,7 +397,7 @@ impl Copy<'_> {
 
 fn same(side: &'static str, object: &Planned, bytes: &Bytes) -> Result<()> {
     let found = content_digest(bytes);
-    match found == object.digest {
+    match found == object.digest || sabotaged!(RestoreUnchecked) {
         true => Ok(()),
         false => Err(RestoreError::Differs {
             side,

@@ -4,7 +4,7 @@
 //! Nothing here deletes a pin: sweep does, when it was dropped long enough ago. Whether a pin was
 //! acknowledged is decided by the store's times alone, and comes out the same whoever asks.
 
-use stele_model::{Clock, Digest, ErrorKind, time};
+use stele_model::{Clock, Digest, ErrorKind, sabotaged, time};
 use stele_store::Put;
 use stele_table::{Damage, Mark, Pin, PinName, PinState, Pins, StoredPin, TableLog, Verdict, Why};
 
@@ -132,6 +132,9 @@ pub async fn create(log: &TableLog, new: &NewSnapshot, clock: &dyn Clock) -> Res
     let pin = Pin::new(name.clone(), &state, clock.now_us(), new.why, &new.note)?;
     let bytes = pin.encode().map_err(|d| corrupt(name.key(), d))?;
     store.put_new(&name.key(), bytes).await?;
+    if sabotaged!(PinUnread) {
+        return Ok(pin);
+    }
     let gone = || SnapshotError::Gone { name: name.clone() };
     let stored = Pins::read_one(store, name).await?.ok_or_else(gone)?;
     if stored.mark.is_some() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use stele_model::{Day, Digest, L0Name, RowsHash};
+use stele_model::{Day, Digest, L0Name, RowsHash, sabotaged};
 
 use crate::error::Refusal;
 use crate::expired::{Change, Expired};
@@ -229,7 +229,7 @@ impl Commit {
         self.check_forgotten(on)?;
         self.change().check(on)?;
         self.check_restored(on)?;
-        if self.restored.is_some() {
+        if self.restored.is_some() || sabotaged!(Unconserved) {
             return Ok(());
         }
         self.conservation.check()?;

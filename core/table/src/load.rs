@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{future, join};
+use stele_model::sabotaged;
 use stele_store::{ObjectInfo, keys};
 
 use crate::apply::{Attached, apply, create, names};
@@ -253,6 +254,9 @@ impl TableLog {
 /// A head is believed only when it is of the version it is stored as and names the very entry.
 pub(crate) fn usable_head(version: u64, head: &[u8], entry: &[u8]) -> Result<TableState, Damage> {
     let state = decode_head(head)?;
+    if sabotaged!(HeadTrusted) {
+        return Ok(state);
+    }
     let digest = codec::digest(entry);
     if state.version != version {
         return Err(Damage::Version {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::join;
-use stele_model::{Resolution, WindowSet};
+use stele_model::{Resolution, WindowSet, sabotaged};
 use stele_store::{L0Object, keys};
 
 use crate::as_of::AsOf;
@@ -48,6 +48,10 @@ impl View {
         began_us: i64,
     ) -> Result<Self> {
         let (l0, state) = match cached {
+            Some(known) if sabotaged!(LogBeforeL0) => {
+                let state = log.advance(known).await?;
+                (log.store.l0_list().await?, Some(state))
+            }
             Some(known) => {
                 let l0 = log.store.l0_list().await?;
                 (l0, Some(log.advance(known).await?))
@@ -64,7 +68,10 @@ impl View {
         if state.exists() {
             log.remember(&state, began_us);
         }
-        let unabsorbed = |object: &L0Object| !state.unswept.contains_key(&object.name.digest);
+        let unabsorbed = |object: &L0Object| match sabotaged!(WatermarkForLedger) {
+            true => object.stored_us > state.timestamp_us,
+            false => !state.unswept.contains_key(&object.name.digest) || sabotaged!(LedgerIgnored),
+        };
         let l0 = l0.into_iter().filter(unabsorbed).collect();
         Ok(Self { state, l0 })
     }

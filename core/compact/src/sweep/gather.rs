@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use stele_model::sabotaged;
 use stele_store::{L0Object, ObjectInfo, keys};
 use stele_table::{LogIndex, Pins, TableState};
 
@@ -85,7 +86,10 @@ impl Compactor {
         let now_us = self.store_now_us().await?;
         // Before the table: a pin that is not seen here was stored after this time, and whoever
         // stored it acknowledges it only if its version is younger than half the history.
-        let pins = Pins::read(&self.store).await?;
+        let mut pins = Pins::read(&self.store).await?;
+        if sabotaged!(PinsIgnored) {
+            pins.pins.clear();
+        }
         let mut others = match self.others().await {
             Ok(others) => others,
             Err(refused) => return Ok(Gather::Refused(refused)),
@@ -201,7 +205,7 @@ impl Compactor {
             let version = consumed.version;
             let since_us = gathered.index.stored_us(version);
             let since_us = since_us.unwrap_or(consumed.committed_us);
-            if since_us.saturating_add(grace_us) > gathered.now_us {
+            if since_us.saturating_add(grace_us) > gathered.now_us && !sabotaged!(NoGrace) {
                 report.objects_waiting += 1;
             } else if !gathered.others.have(&object.name, version) {
                 report.objects_unwitnessed += 1;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stele_format::content_digest;
-use stele_model::Digest;
+use stele_model::{Digest, sabotaged};
 use stele_store::keys;
 use stele_table::{CopyStep, TableLog, TableState};
 
@@ -24,7 +24,9 @@ pub(super) async fn follow(
     on: Arc<TableState>,
     report: &mut ReplicateReport,
 ) -> Result<Arc<TableState>> {
-    check_prefix(copier, newest, &on).await?;
+    if !sabotaged!(CopyUnchained) {
+        check_prefix(copier, newest, &on).await?;
+    }
     let mut state = on;
     let first = state.version;
     while state.version < newest.version {
@@ -58,6 +60,9 @@ async fn copy_step(copier: &Copier<'_>, on: &TableState, step: &CopyStep) -> Res
     };
     copier.plan(&objects);
     copier.plan(std::slice::from_ref(&entry));
+    if sabotaged!(LogBeforeData) {
+        copier.target.copy_entry(on, step).await?;
+    }
     let copied = copier.all(&objects, &BTreeSet::new()).await;
     copied.map_err(|error| gone(error, step.state.version))?;
     if !copier.target.copy_entry(on, step).await? {
