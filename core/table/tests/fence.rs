@@ -278,3 +278,28 @@ async fn a_table_that_never_had_a_fence_is_stored_as_ever() {
         assert!(!is_json || text.contains("\"format\":1"), "{}", object.key);
     }
 }
+
+/// The fence of an earlier promotion says that the later one is not finished, not that it is lost.
+#[tokio::test]
+async fn an_older_fence_is_an_unfinished_promotion_and_a_newer_one_is_anothers() {
+    let store = Watched::new();
+    let first = log_of(&store, "a", 0);
+    table(&first, 3).await;
+    let fence_b = fence("b", 4);
+    let state = first.fence(&fence_b, &operation(90), T0 + 9).await;
+    let state = state.unwrap();
+    let later = log_of(&store, "c", 6);
+    let unfinished = Fenced::Unfinished {
+        fence: Some(fence_b.clone()),
+        owner: owner("c", 6),
+    };
+    let refused = fenced(later.commit(&state, simple(10)).await);
+    assert_eq!(refused, unfinished);
+    let earlier = log_of(&store, "a", 2);
+    let refused = fenced(earlier.commit(&state, simple(11)).await);
+    let other = Fenced::Other {
+        fence: fence_b,
+        owner: owner("a", 2),
+    };
+    assert_eq!(refused, other);
+}
