@@ -53,7 +53,7 @@ fn a_snapshot_is_proven_by_restoring_it() {
     };
     let server = Server::start(&store, &[]).unwrap();
     for n in 0..20 {
-        let line = format!("cpu,host=a value={n} {}", 1_760_000_000_000_000_000i64 + n);
+        let line = format!("cpu,host=a value={n} {}", 1_760_000_000_000_000i64 + n);
         assert_eq!(write(server.url(), &line).unwrap().status, 204);
     }
     server.settle().unwrap();

@@ -113,12 +113,6 @@ impl TableLog {
         self
     }
 
-    /// Who it is written for.
-    #[must_use]
-    pub fn owner(&self) -> Option<&Owner> {
-        self.owner.as_ref()
-    }
-
     /// Whether this log may commit after `state`.
     ///
     /// # Errors
