@@ -25,6 +25,8 @@ const DAYS_BEFORE: i64 = 1;
 const DAYS_PAUSED: i64 = 3;
 /// How long the load goes on between two steps.
 pub(super) const BREATH: Duration = Duration::from_millis(700);
+/// How long a process acts on a tier set.
+const LEASE_MS: u64 = 1_000;
 /// A step of the tiers waits at most so often.
 pub(super) const WAITS_MAX: u32 = 50;
 
@@ -151,7 +153,7 @@ impl<'a> Stage<'a> {
         let (new, cut_new) = Cut::over(&stores.open(&stores.new)?);
         let names: [TierId; 2] = ["old".parse()?, "new".parse()?];
         let mut first = TierSet::first(names[0].clone(), &stores.old);
-        (first.lease_ms, first.request_ms, first.is_quiet) = (1_000, 500, true);
+        (first.lease_ms, first.request_ms, first.is_quiet) = (LEASE_MS, 500, true);
         stele_protect::init(&old, &first).await?;
         let process = Process::start(tiers(stores, &old, &new), options()).await?;
         let work = migration(tiers(stores, &old, &new));
@@ -245,7 +247,8 @@ impl<'a> Stage<'a> {
             format!("{copied} objects copied; \"new\" is a mirror"),
         )?;
         running.compactors.is_resting.store(true, Ordering::SeqCst);
-        tokio::time::sleep(BREATH).await;
+        // Until then a reader may not know that there is a mirror to read from.
+        tokio::time::sleep(Duration::from_millis(LEASE_MS) + BREATH).await;
         self.sync().await?;
         // An object of which nothing knows yet is lost without a trace on the one store.
         running.reader.may_be_short(true);
