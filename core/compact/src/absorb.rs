@@ -71,6 +71,7 @@ impl Compactor {
         let mut report = Report::default();
         let view = View::read(&self.log, self.cached_state()).await?;
         let mut waiting = view.l0;
+        waiting.retain(|object| budget.part.has_window(object.name.first));
         if waiting.is_empty() {
             return Ok(report);
         }

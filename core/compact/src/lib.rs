@@ -41,7 +41,7 @@ mod witness;
 
 pub use compactor::Compactor;
 pub use error::{Error, Result};
-pub use options::{Budget, Options};
+pub use options::{Budget, Options, Part};
 pub use report::{
     DeletionRefused, ExpireReport, ExpireWaits, Left, Progress, Report, SettleReport, Stage,
     SweepReport,

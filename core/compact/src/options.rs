@@ -1,6 +1,8 @@
 //! What an operator may choose, and what one run may spend.
 
+use serde::{Deserialize, Serialize};
 use stele_model::time::{HOUR_US, MINUTE_US};
+use stele_model::{Day, Window};
 
 /// The choices of a compactor. The defaults are the documented ones.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +59,45 @@ pub struct Budget {
     pub deadline_us: i64,
     /// What the run may hold in memory: inputs, decoded rows and outputs not yet stored.
     pub memory_bytes: u64,
+    /// Which of the work it is to do.
+    pub part: Part,
+}
+
+/// A part of a tenant's absorbs and seals, for a backlog that several processes share. It only
+/// keeps them out of each other's way: any number of compactors may do any of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// From 0.
+    pub index: u32,
+    /// How many there are; 0 counts as 1.
+    pub of: u32,
+}
+
+impl Part {
+    /// All of it.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+
+    /// Whether an L0 object that begins in `window` is of this part.
+    pub(crate) fn has_window(self, window: Window) -> bool {
+        self.has(window.0)
+    }
+
+    /// Whether `day` is sealed by this part.
+    pub(crate) fn has_day(self, day: Day) -> bool {
+        self.has(day.0)
+    }
+
+    fn has(self, number: i32) -> bool {
+        let of = i64::from(self.of.max(1));
+        i64::from(number).rem_euclid(of) == i64::from(self.index).rem_euclid(of)
+    }
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self::WHOLE
+    }
 }
 
 impl Budget {
@@ -65,10 +106,11 @@ impl Budget {
 
     /// A run without a deadline, in the default memory.
     #[must_use]
-    pub fn unlimited() -> Self {
+    pub const fn unlimited() -> Self {
         Self {
             deadline_us: i64::MAX,
             memory_bytes: Self::MEMORY_BYTES,
+            part: Part::WHOLE,
         }
     }
 }
@@ -76,5 +118,23 @@ impl Budget {
 impl Default for Budget {
     fn default() -> Self {
         Self::unlimited()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_window_and_day_is_of_exactly_one_part() {
+        for of in 0..5 {
+            for number in -7..7 {
+                let parts = (0..of.max(1)).map(|index| Part { index, of });
+                let has = parts.filter(|part| part.has_window(Window(number)));
+                assert_eq!(has.count(), 1, "{number} of {of}");
+                let parts = (0..of.max(1)).map(|index| Part { index, of });
+                assert_eq!(parts.filter(|part| part.has_day(Day(number))).count(), 1);
+            }
+        }
     }
 }

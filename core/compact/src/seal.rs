@@ -56,6 +56,7 @@ impl Compactor {
             let rules = self.seal_rules(force_reopened);
             let since = self.note_reopened(&state, &rules).await?;
             let mut plans = plan::seals(&state, &rules, &since);
+            plans.retain(|plan| budget.part.has_day(plan.day));
             // A window reopened while this run sealed others waits for the next run.
             plans.retain(|plan| !plan.windows.difference(&sealed).is_empty());
             let Some(first) = plans.first() else {

@@ -335,8 +335,8 @@ async fn small_memory_still_settles_everything_exactly() {
         world.accept(rows).await;
     }
     let small = Budget {
-        deadline_us: i64::MAX,
         memory_bytes: 4 << 20,
+        ..ALL
     };
     let report = compactor.settle(&small, &|_| ()).await.unwrap();
     assert!(report.absorb.commits > 1, "{report:?}");
@@ -357,8 +357,8 @@ async fn a_day_larger_than_memory_is_split_by_window_and_sealed_exactly() {
     compactor.absorb(&ALL).await.unwrap();
     assert_eq!(files(&world.state().await.clone())[0], 1);
     let small = Budget {
-        deadline_us: i64::MAX,
         memory_bytes: 1 << 20,
+        ..ALL
     };
     let report = compactor.seal(&small, false).await.unwrap();
     assert_eq!(report.windows_sealed, 4);

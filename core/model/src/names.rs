@@ -9,7 +9,8 @@ use crate::digest::Digest;
 use crate::window::{Window, WindowSet};
 
 /// A tenant: 1 to 40 characters of `a-z`, `0-9`, `_` and `-`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct TenantId(String);
 
 /// A text that is no tenant name.
@@ -31,14 +32,22 @@ impl Default for TenantId {
     }
 }
 
+impl TryFrom<String> for TenantId {
+    type Error = TenantError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match is_name(&text, 40) {
+            true => Ok(Self(text)),
+            false => Err(TenantError(shortened(&text))),
+        }
+    }
+}
+
 impl FromStr for TenantId {
     type Err = TenantError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match is_name(text, 40) {
-            true => Ok(Self(text.to_owned())),
-            false => Err(TenantError(shortened(text))),
-        }
+        Self::try_from(text.to_owned())
     }
 }
 

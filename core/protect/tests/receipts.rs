@@ -21,10 +21,7 @@ use stele_testkit::{CountingStore, FaultWorld, ManualClock, MemoryStore, Plan, S
 use tower::ServiceExt;
 
 const DAY0: i64 = 20_779 * DAY_US;
-const ALL: Budget = Budget {
-    deadline_us: i64::MAX,
-    memory_bytes: Budget::MEMORY_BYTES,
-};
+const ALL: Budget = Budget::unlimited();
 
 struct World {
     clock: ManualClock,

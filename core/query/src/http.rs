@@ -16,7 +16,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use stele_model::{ErrorKind, TenantId, TierId, chain};
-use stele_table::{AsOf, TableLog};
+use stele_table::{AsOf, Readable, Tables};
 
 use crate::engine::QueryEngine;
 use crate::error::{Error, Result};
@@ -27,32 +27,6 @@ const RETRY_AFTER_SECS: &str = "2";
 
 /// The tier that answered, when it was not the primary.
 const MIRROR: HeaderName = HeaderName::from_static("stele-mirror");
-
-/// Finds the tables of a tenant. Closures that answer one table are this.
-pub trait Tables: Send + Sync {
-    /// The tables of `tenant` that answer alike, the one to ask first first: the same logs for every
-    /// call, since they remember what they have read.
-    fn tables_of(&self, tenant: &TenantId) -> Vec<Readable>;
-
-    /// Notes that a tier did not answer, so that the next query may ask another first.
-    fn failed(&self, _store: &str) {}
-}
-
-/// A table to read from.
-#[derive(Debug, Clone)]
-pub struct Readable {
-    /// The table.
-    pub log: Arc<TableLog>,
-    /// The tier it is on, when that is a mirror: an answer from it says so.
-    pub mirror: Option<TierId>,
-}
-
-impl<F: Fn(&TenantId) -> Arc<TableLog> + Send + Sync> Tables for F {
-    fn tables_of(&self, tenant: &TenantId) -> Vec<Readable> {
-        let (log, mirror) = (self(tenant), None);
-        vec![Readable { log, mirror }]
-    }
-}
 
 /// What `/sql` answers from.
 ///

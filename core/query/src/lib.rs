@@ -37,6 +37,6 @@ mod text;
 pub use config::QueryConfig;
 pub use engine::QueryEngine;
 pub use error::{Error, Result};
-pub use http::{QueryState, Readable, Tables, error_response, router};
+pub use http::{QueryState, error_response, router};
 pub use output::Format;
 pub use stream::QueryStream;

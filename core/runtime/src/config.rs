@@ -118,6 +118,10 @@ pub struct Config {
     pub log_format: Option<LogFormat>,
     /// Memory and time budgets.
     pub budgets: Budgets,
+    /// `STELE_FAN_OUT`: how many other invocations one compaction tick may ask for help.
+    pub fan_out: Option<u32>,
+    /// `STELE_RESPONSE_BYTES_MAX`: the longest answer of the query function.
+    pub response_bytes_max: Option<u64>,
     /// Every `AWS_*` pair, for the object store.
     pub aws: Vec<(String, String)>,
 }
@@ -147,12 +151,14 @@ impl fmt::Debug for Config {
             .field("log", &self.log)
             .field("log_format", &self.log_format)
             .field("budgets", &self.budgets)
+            .field("fan_out", &self.fan_out)
+            .field("response_bytes_max", &self.response_bytes_max)
             .field("aws", &aws)
             .finish()
     }
 }
 
-const VARIABLES: [Variable; 22] = [
+const VARIABLES: [Variable; 24] = [
     Variable {
         name: "STELE_STORE",
         default: "./stele-data",
@@ -263,6 +269,16 @@ const VARIABLES: [Variable; 22] = [
         default: "60",
         meaning: "seconds a query may run",
     },
+    Variable {
+        name: "STELE_FAN_OUT",
+        default: "0",
+        meaning: "functions only: other invocations that one compaction run may ask for help",
+    },
+    Variable {
+        name: "STELE_RESPONSE_BYTES_MAX",
+        default: "200000000",
+        meaning: "functions only: bytes of the longest answer to a query",
+    },
 ];
 
 /// Variables of scripts that start Stele or measure it; they are theirs, and do nothing here.
@@ -354,6 +370,14 @@ impl Config {
             "STELE_LOG_FORMAT" => {
                 let format = parse("STELE_LOG_FORMAT", value, "expected text or json")?;
                 self.log_format = Some(format);
+            }
+            "STELE_FAN_OUT" => {
+                let n = parse("STELE_FAN_OUT", value, "expected a number of invocations")?;
+                self.fan_out = Some(n);
+            }
+            "STELE_RESPONSE_BYTES_MAX" => {
+                let expected = "expected a number of bytes";
+                self.response_bytes_max = Some(parse("STELE_RESPONSE_BYTES_MAX", value, expected)?);
             }
             "STELE_COMPACT_MEMORY_BYTES" => {
                 self.budgets.compact_memory_bytes = bytes("STELE_COMPACT_MEMORY_BYTES", value)?;

@@ -43,8 +43,10 @@ pub mod raw;
 mod reach;
 mod restored;
 mod retention;
+mod retention_cache;
 mod schema;
 mod state;
+mod tables;
 mod view;
 mod write;
 
@@ -68,10 +70,12 @@ pub use pins::{PinState, Pins, StoredMark, StoredPin};
 pub use reach::Reach;
 pub use restored::{Restored, Revoked};
 pub use retention::{Kept, Retention, RetentionInForce, retention, set_retention};
+pub use retention_cache::RetentionCache;
 pub use state::{
     LedgerObject, LedgerOperation, LedgerSegment, LedgerState, RemovedFile, Retired, TableMeta,
     TableState, Totals, Unswept,
 };
+pub use tables::{Readable, Tables};
 pub use view::View;
 
 #[cfg(test)]

@@ -22,9 +22,9 @@ use crate::cli::{
     Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target, VerifyArgs,
 };
 use crate::client::Client;
-use crate::node::Node;
 use crate::stores::{to_read, to_write};
 use crate::{output, settings};
+use stele_node::Node;
 
 /// The server that `target` names, or the environment's.
 pub fn url(target: &Target, config: &Config) -> String {
@@ -130,7 +130,7 @@ pub async fn settle(args: SettleArgs, config: Config) -> anyhow::Result<ExitCode
         };
         let report = node
             .compactor
-            .settle(&settings::budget(&config), &show)
+            .settle(&stele_node::budget(&config), &show)
             .await?;
         bar.finish_and_clear();
         report
@@ -252,7 +252,7 @@ pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<Ex
     let mut clean = true;
     let mut reports = Map::new();
     for tenant in tenants {
-        let options = settings::compact_options(&config, None, false);
+        let options = stele_node::compact_options(&config);
         let node = Node::as_is(&tier, &tenant, options);
         let bar = bar("");
         let show = |progress: stele_protect::Progress| {

@@ -9,9 +9,9 @@ use stele_runtime::Config;
 use stele_table::{Frozen, deletion_frozen, set_deletion_frozen};
 
 use crate::cli::{DeletionAction, DeletionArgs};
-use crate::node::Node;
 use crate::output;
 use crate::stores::to_write;
+use stele_node::Node;
 
 /// Runs the command, on the store itself; servers may run on it meanwhile.
 ///

@@ -15,9 +15,9 @@ use stele_runtime::{Config, SystemClock};
 use crate::cli::{FileForm, ImportArgs};
 use crate::client::Client;
 use crate::commands::client;
-use crate::node::Node;
 use crate::output;
 use crate::stores::to_write;
+use stele_node::Node;
 
 /// Refused items shown per file.
 const SHOWN: usize = 20;

@@ -9,8 +9,8 @@ use stele_protect::{InPlace, InPlacePlan, abandon_in_place, in_place_plan, resto
 use stele_runtime::RandomIds;
 
 use crate::cli::SnapshotRestore;
-use crate::node::Node;
 use crate::output;
+use stele_node::Node;
 
 /// Batches that are named as lost.
 const SHOWN: usize = 20;

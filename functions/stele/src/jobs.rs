@@ -13,18 +13,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use stele_compact::{Budget, ExpireReport, Report, SettleReport, SweepReport};
-use stele_protect::{Ladder, Migration, Step};
+use stele_compact::{Budget, ExpireReport, Options, Report, SettleReport, SweepReport};
+use stele_node::{Job, Node, Tenants, Work, Worked};
+use stele_protect::{Ladder, Step};
 use stele_runtime::Config;
-use stele_store::TierSet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use stele_model::TenantId;
-
-use crate::node::Node;
-use crate::tenants::Tenants;
-use crate::{settings, snapshots, tiers};
 
 /// How often the store is asked which tenants it holds.
 const FIND_EVERY: Duration = Duration::from_secs(60);
@@ -108,11 +104,12 @@ impl Jobs {
     pub fn start(
         tenants: Opening,
         config: Config,
+        options: Options,
         ladder: Option<Ladder>,
         stop: watch::Receiver<bool>,
     ) -> anyhow::Result<(Self, std::thread::JoinHandle<()>)> {
         let (settles, requests) = mpsc::channel(8);
-        let (budget, periods) = (settings::budget(&config), Periods::new(&config));
+        let (budget, periods) = (stele_node::budget(&config), Periods::new(&config));
         let done = Arc::new(Mutex::new(Done::default()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -128,10 +125,12 @@ impl Jobs {
                 }
             };
             let schedule = Schedule {
-                migration: tiers::migration(tenants.tiers().clone(), &config, None),
-                tenants,
+                work: Work {
+                    migration: stele_node::migration(tenants.tiers().clone(), &options, None),
+                    tenants,
+                    ladder,
+                },
                 budget,
-                ladder,
                 done: of_jobs,
             };
             schedule.run(periods, requests, stop).await;
@@ -165,23 +164,9 @@ impl Jobs {
     }
 }
 
-/// The jobs of the schedule.
-#[derive(Clone, Copy)]
-enum Job {
-    Absorb,
-    Seal,
-    Consolidate,
-    Sweep,
-    Expire,
-    Snapshots,
-}
-
 struct Schedule {
-    tenants: Tenants,
-    migration: Migration,
+    work: Work,
     budget: Budget,
-    /// `None` takes no snapshots and drops none.
-    ladder: Option<Ladder>,
     done: Arc<Mutex<Done>>,
 }
 
@@ -212,7 +197,7 @@ impl Schedule {
                     Some((tenant, reply)) = settles.recv() => self.settle(&tenant, reply).await,
                     _ = find.tick() => self.find().await,
                     _ = expire.tick() => self.each(Job::Expire).await,
-                    _ = snapshots.tick(), if self.ladder.is_some() => {
+                    _ = snapshots.tick(), if self.work.ladder.is_some() => {
                         self.each(Job::Snapshots).await;
                     }
                     _ = sync.tick() => self.sync().await,
@@ -235,13 +220,9 @@ impl Schedule {
         }
     }
 
-    fn failed(&self, node: &Node, job: &str, error: &stele_compact::Error) {
-        tracing::error!(
-            job,
-            tenant = %node.store.tenant(),
-            error = error as &dyn std::error::Error,
-            "the job failed; it runs again"
-        );
+    fn failed(&self, node: &Node, job: &str, error: &(dyn std::error::Error + 'static)) {
+        let tenant = node.store.tenant();
+        tracing::error!(job, %tenant, error, "the job failed; it runs again");
         self.note(|done| {
             done.failures += 1;
             done.last_error = Some(format!("{job}: {error}"));
@@ -250,7 +231,7 @@ impl Schedule {
 
     /// Tenants of the store that no request named: those of other processes.
     async fn find(&self) {
-        if let Err(error) = self.tenants.find().await {
+        if let Err(error) = self.work.tenants.find().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "cannot look for tenants; it is tried again"
@@ -260,11 +241,7 @@ impl Schedule {
 
     /// Runs a job for every tenant, one after the other.
     async fn each(&self, job: Job) {
-        // No job runs on a tier set that may be out of date.
-        if let Err(error) = self.tenants.refresh().await {
-            return self.failed_tiers(&error);
-        }
-        match self.migration.ready().await {
+        match self.work.ready().await {
             Ok(Step::Done(())) => {}
             Ok(Step::Wait { us }) => {
                 tracing::info!(us, "no job runs until the promotion is finished");
@@ -272,76 +249,45 @@ impl Schedule {
             }
             Err(error) => return self.failed_tiers(&error),
         }
-        for node in self.tenants.met() {
-            match job {
-                Job::Absorb => self.absorb(&node).await,
-                Job::Seal => self.seal(&node).await,
-                Job::Consolidate => self.consolidate(&node).await,
-                Job::Sweep => self.sweep(&node).await,
-                Job::Expire => self.expire(&node).await,
-                Job::Snapshots => self.snapshots(&node).await,
+        for node in self.work.tenants.met() {
+            match self.work.run(job, &node, &self.budget).await {
+                Ok(worked) => self.note_worked(&node, worked),
+                Err(error) => self.failed(&node, job.as_str(), &error),
             }
         }
     }
 
-    async fn absorb(&self, node: &Node) {
-        match node.compactor.absorb(&self.budget).await {
-            Ok(report) => self.note(|done| done.absorb.add(&report)),
-            Err(error) => self.failed(node, "absorb", &error),
-        }
-    }
-
-    async fn seal(&self, node: &Node) {
-        match node.compactor.seal(&self.budget, false).await {
-            Ok(report) => self.note(|done| done.seal.add(&report)),
-            Err(error) => self.failed(node, "seal", &error),
-        }
-    }
-
-    async fn consolidate(&self, node: &Node) {
-        match node.compactor.consolidate(&self.budget).await {
-            Ok(report) => self.note(|done| done.consolidate.add(&report)),
-            Err(error) => self.failed(node, "consolidate", &error),
-        }
-    }
-
-    /// On the primary, and then on every other tier: each deletes what its own log gave up.
-    async fn sweep(&self, node: &Node) {
-        match node.compactor.sweep(&self.budget).await {
-            Ok(report) => self.note(|done| done.sweep = report),
-            Err(error) => self.failed(node, "sweep", &error),
-        }
-        for sweeper in self.tenants.sweepers(node.store.tenant()) {
-            if let Err(error) = sweeper.sweep(&self.budget).await {
-                self.failed(node, "sweep of another tier", &error);
+    fn note_worked(&self, node: &Node, worked: Worked) {
+        match worked {
+            Worked::Absorbed(report) => self.note(|done| done.absorb.add(&report)),
+            Worked::Sealed(report) => self.note(|done| done.seal.add(&report)),
+            Worked::Consolidated(report) => self.note(|done| done.consolidate.add(&report)),
+            Worked::Swept { report, failed } => {
+                self.note(|done| done.sweep = report);
+                if let Some(error) = failed {
+                    self.failed(node, "sweep of another tier", &error);
+                }
             }
+            Worked::Expired(report) => self.note(|done| done.expire = report),
+            Worked::Snapshots(taken) => self.note(|done| done.snapshots += taken),
         }
     }
 
-    /// Brings the other tiers to where the primary is. Who joins is left to `stele tier sync`, which
-    /// may take hours.
+    /// Brings the other tiers to where the primary is.
     async fn sync(&self) {
-        let current = match self.tenants.refresh().await {
-            Ok(current) => current,
+        let report = match self.work.follow().await {
+            Ok(Some(report)) => report,
+            Ok(None) => return,
             Err(error) => return self.failed_tiers(&error),
         };
-        let is_due = |set: &TierSet| set.primary_since > 0 || current.members.len() > 1;
-        if !current.set.as_ref().is_some_and(is_due) {
-            return;
-        }
-        match self.migration.follow().await {
-            Ok(report) => {
-                let failed = report.tiers.iter().find_map(|tier| tier.failed.as_ref());
-                self.note(|done| {
-                    done.synced += report.tiers.iter().map(|tier| tier.copied).sum::<u64>();
-                    done.failures += u64::from(failed.is_some());
-                    if let Some(why) = failed {
-                        done.last_error = Some(format!("sync: {why}"));
-                    }
-                });
+        let failed = report.tiers.iter().find_map(|tier| tier.failed.as_ref());
+        self.note(|done| {
+            done.synced += report.tiers.iter().map(|tier| tier.copied).sum::<u64>();
+            done.failures += u64::from(failed.is_some());
+            if let Some(why) = failed {
+                done.last_error = Some(format!("sync: {why}"));
             }
-            Err(error) => self.failed_tiers(&error),
-        }
+        });
     }
 
     fn failed_tiers(&self, error: &(dyn std::error::Error + 'static)) {
@@ -352,30 +298,8 @@ impl Schedule {
         });
     }
 
-    async fn expire(&self, node: &Node) {
-        match node.compactor.expire(&self.budget).await {
-            Ok(report) => self.note(|done| done.expire = report),
-            Err(error) => self.failed(node, "expire", &error),
-        }
-    }
-
-    async fn snapshots(&self, node: &Node) {
-        let Some(ladder) = &self.ladder else { return };
-        match snapshots::scheduled(node, ladder, &self.budget).await {
-            Ok(taken) => self.note(|done| done.snapshots += taken),
-            Err(error) => {
-                let (tenant, error) = (node.store.tenant(), format!("{error:#}"));
-                tracing::error!(%tenant, error, "scheduled snapshots failed; they are tried again");
-                self.note(|done| {
-                    done.failures += 1;
-                    done.last_error = Some(format!("snapshots: {error}"));
-                });
-            }
-        }
-    }
-
     async fn settle(&self, tenant: &TenantId, reply: oneshot::Sender<Settled>) {
-        let node = self.tenants.get(tenant);
+        let node = self.work.tenants.get(tenant);
         let settled = node.compactor.settle(&self.budget, &|_| {}).await;
         match &settled {
             Ok(report) => self.note(|done| {

@@ -9,7 +9,6 @@ mod host_metrics;
 mod import;
 mod in_place;
 mod jobs;
-mod node;
 mod output;
 #[cfg(test)]
 mod readme;
@@ -19,10 +18,8 @@ mod settings;
 mod snapshots;
 mod status;
 mod stores;
-mod tenants;
 mod tiers;
 mod tokens;
-mod witnesses;
 
 use std::process::ExitCode;
 

@@ -1,53 +1,16 @@
 //! How long each resolution is kept: the command, the admin route, and what ingest must know of it.
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stele_model::RawRetention;
 use stele_model::time::rfc3339;
 use stele_runtime::Config;
-use stele_store::TenantStore;
 use stele_table::{Kept, Retention, RetentionInForce, retention, set_retention};
 
 use crate::cli::{RetentionArgs, RetentionDays};
 use crate::commands::client;
 use crate::output;
 use crate::stores::to_write;
-
-/// Ingest never uses an older one.
-const AGE_MAX: Duration = Duration::from_secs(60);
-
-/// A tenant's raw retention, read from the store at most once a minute. Clones share it.
-#[derive(Clone, Default)]
-pub struct RetentionCache(Arc<Mutex<Option<(Instant, RawRetention)>>>);
-
-impl RetentionCache {
-    /// As of at most a minute ago.
-    ///
-    /// # Errors
-    /// When that cannot be read: then nothing may be accepted, because samples that are past
-    /// their retention would be acknowledged and never kept.
-    pub async fn raw(&self, store: &TenantStore) -> Result<RawRetention, stele_table::Error> {
-        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((read, raw)) = known
-            && read.elapsed() < AGE_MAX
-        {
-            return Ok(raw);
-        }
-        // Before the request: the answer is as old as its question.
-        let asked = Instant::now();
-        let raw = retention(store).await?.raw();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, raw));
-        Ok(raw)
-    }
-
-    /// The next request reads it anew.
-    pub fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
 
 /// Days of each resolution, as the admin route and `--json` show them; null is for ever.
 pub fn shown(in_force: &RetentionInForce) -> Value {

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -27,10 +26,10 @@ use tokio::sync::watch;
 
 use crate::cli::{LogForm, ServeArgs};
 use crate::jobs::Jobs;
-use crate::node::Node;
 use crate::status::{Status, prometheus};
-use crate::tenants::{Met, Tenants};
-use crate::{host_metrics, retention, settings, stores};
+use crate::{host_metrics, retention, settings};
+use stele_node::Node;
+use stele_node::{Met, Tenants, with_lease};
 
 /// How long requests in flight may take after the signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -46,12 +45,14 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         Some(LogForm::Json) => Some(stele_runtime::LogFormat::Json),
     };
     telemetry::init(form, config.log.as_deref(), config.secrets())?;
-    let options = settings::compact_options(&config, args.seal_delay, args.no_sketch);
-    settings::check(&options, &config)?;
+    let mut options = stele_node::compact_options(&config);
+    options.seal_delay_us = args.seal_delay.unwrap_or(options.seal_delay_us);
+    options.sketch &= !args.no_sketch;
+    stele_node::check(&options, &config)?;
     let address = address(&args, &config)?;
     let tenant = settings::tenant(args.tenant.as_deref(), &config)?;
     let store = settings::store(args.store.as_deref(), &config);
-    let tiers = stores::tiers(&store, &config)?;
+    let tiers = stele_node::open_tiers(&store, &config)?;
     let met = Met::default();
     let tenants = Tenants::open(tiers, options.clone(), Arc::clone(&met)).await?;
     let tier = tenants.current().primary.clone();
@@ -64,7 +65,7 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     let jobs_tiers = if store.starts_with("memory:") {
         tenants.tiers().clone()
     } else {
-        stores::tiers(&store, &config)?
+        stele_node::open_tiers(&store, &config)?
     };
 
     let node = tenants.get(&tenant);
@@ -72,7 +73,8 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     let (jobs, thread) = Jobs::start(
         Box::pin(Tenants::open(jobs_tiers, options.clone(), met)),
         config.clone(),
-        settings::ladder(args.snapshots.as_deref(), &config)?,
+        options.clone(),
+        stele_node::ladder(args.snapshots.as_deref().or(config.snapshots.as_deref()))?,
         stopped.clone(),
     )?;
     let recorder = (args.host_metrics || config.host_metrics == Some(true)).then(|| {
@@ -117,28 +119,20 @@ fn router(server: Server, engine: QueryEngine, config: &Config) -> Router {
             let node = of_retention.get(tenant);
             Box::pin(async move { Ok(node.retention.raw(&node.store).await?) })
         })),
-        Some(Arc::new(Quotas::new(settings::quotas(config)))),
+        Some(Arc::new(Quotas::new(stele_node::quotas(config)))),
         Arc::new(SystemClock),
         Limits::default(),
     );
     let logs = move |tenant: &TenantId| of_logs.get(tenant).log;
-    admin_router(server)
+    let router = admin_router(server)
         .merge(ingest_router(ingest))
         .merge(stele_protect::receipts_router(Arc::new(logs)))
         .merge(stele_query::router(QueryState {
             engine: Arc::new(engine),
             tables: Arc::new(of_query),
             tenant,
-        }))
-        .layer(axum::middleware::from_fn_with_state(of_lease, with_lease))
-}
-
-/// Answers nothing on a tier set that may be out of date.
-pub async fn with_lease(State(tenants): State<Tenants>, request: Request, next: Next) -> Response {
-    match tenants.refresh().await {
-        Ok(_) => next.run(request).await,
-        Err(error) => fault(error.kind(), &error),
-    }
+        }));
+    with_lease(router, of_lease)
 }
 
 /// Every tier that is written to must keep what it is given.

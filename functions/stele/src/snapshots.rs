@@ -7,16 +7,16 @@ use serde_json::{Map, Value, json};
 use stele_compact::Budget;
 use stele_model::time::rfc3339;
 use stele_protect::{
-    CopyProgress, Drilled, Ladder, Listed, NewSnapshot, Progress, RestorePlan, last_drills,
+    CopyProgress, Drilled, Listed, NewSnapshot, Progress, RestorePlan, last_drills,
 };
 use stele_runtime::Config;
 use stele_table::{AsOf, Content, Pin, PinName, PinState, Why};
 
 use crate::cli::{SnapshotAction, SnapshotArgs, SnapshotCreate, SnapshotRestore, UndeleteArgs};
 use crate::commands::bar;
-use crate::node::Node;
 use crate::stores::{node_as_is, to_read, to_write};
 use crate::{in_place, output, settings};
+use stele_node::Node;
 
 /// Runs `stele snapshot`, on the store itself; a server may run on it meanwhile.
 pub async fn run(args: SnapshotArgs, config: Config) -> anyhow::Result<ExitCode> {
@@ -55,42 +55,13 @@ pub async fn undelete(args: UndeleteArgs, config: Config) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes what is due and drops what is over; how many were taken.
-pub async fn scheduled(node: &Node, ladder: &Ladder, budget: &Budget) -> anyhow::Result<u64> {
-    let now_us = node.clock.now_us();
-    let plan = stele_protect::ladder_plan(&node.log, ladder, now_us).await?;
-    if !plan.create.is_empty() {
-        absorb(node, budget).await?;
-        // A tenant that never sent anything has nothing to pin.
-        if node.log.newest_seen().is_none() {
-            return Ok(0);
-        }
-    }
-    let taken = stele_protect::follow_ladder(&node.log, &plan, node.clock.as_ref()).await?;
-    for name in &taken {
-        tracing::info!(tenant = %node.store.tenant(), %name, "a scheduled snapshot was taken");
-    }
-    Ok(taken.len() as u64)
-}
-
-/// Absorbs what is there: a snapshot holds every batch acknowledged before it was asked for.
-async fn absorb(node: &Node, budget: &Budget) -> anyhow::Result<()> {
-    let absorbed = node.compactor.absorb(budget).await?;
-    ensure!(
-        absorbed.damaged == 0 && !absorbed.stopped,
-        "{} L0 objects cannot be read: a snapshot would not hold them; `stele verify` names them",
-        absorbed.damaged
-    );
-    Ok(())
-}
-
 async fn create(node: &Node, new: SnapshotCreate, is_json: bool) -> anyhow::Result<()> {
     let new = NewSnapshot {
         name: new.name,
         why: Why::Manual,
         note: new.note,
     };
-    absorb(node, &Budget::default()).await?;
+    node.absorb_all(&Budget::unlimited()).await?;
     let pin = stele_protect::create(&node.log, &new, node.clock.as_ref()).await?;
     if is_json {
         return output::json(&shown(&pin));

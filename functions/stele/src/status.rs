@@ -1,19 +1,16 @@
 //! What is going on: `/status` as JSON and `/metrics` as Prometheus text, from one reading.
-//!
-//! Lag is measured by the data (what the LIST and the log show), not by what a job says of
-//! itself, so a job that silently stopped shows.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 use stele_model::limits::Limit;
-use stele_model::time::{SECOND_US, rfc3339};
-use stele_model::{Limits, Resolution, Window, WindowSet};
+use stele_model::time::rfc3339;
+use stele_model::{Limits, Resolution};
+use stele_node::{Backlog, Node, Windows};
 use stele_store::{Current, keys};
 use stele_table::{FileKind, TableState, View, deletion_frozen, rollups_paused};
 
 use crate::jobs::Done;
-use crate::node::Node;
 
 /// One reading of a tenant.
 #[derive(Debug, Serialize)]
@@ -79,32 +76,6 @@ impl TierStatus {
     }
 }
 
-/// Accepted and not yet absorbed.
-#[derive(Debug, Default, Serialize)]
-pub struct Backlog {
-    /// L0 objects.
-    pub l0_objects: u64,
-    /// Their bytes.
-    pub l0_bytes: u64,
-    /// The start of the earliest window that one of them covers.
-    pub oldest_unabsorbed_sample: Option<String>,
-    /// How long the oldest of them has waited, seconds.
-    pub oldest_unabsorbed_age_secs: i64,
-}
-
-/// Windows that queries merge on the fly.
-#[derive(Debug, Default, Serialize)]
-pub struct Windows {
-    /// Open windows, by an open file or an unabsorbed object.
-    pub open: usize,
-    /// Of them, closed ones: a seal is due.
-    pub not_sealed: usize,
-    /// Of them, windows that had been sealed before a late sample came.
-    pub reopened: usize,
-    /// The earliest closed window that is not sealed.
-    pub oldest_not_sealed: Option<String>,
-}
-
 /// How far each resolution is behind, seconds.
 #[derive(Debug, Default, Serialize)]
 pub struct Lag {
@@ -158,12 +129,12 @@ impl Status {
         let heads = node.store.list(keys::HEADS).await?;
         let paused = rollups_paused(&node.store).await?;
         let deletion_frozen = deletion_frozen(&node.store).await?;
-        let l0_bytes: u64 = view.l0.iter().map(|object| object.size_bytes).sum();
         let listed_bytes: u64 = all_l0.iter().map(|object| object.size_bytes).sum();
+        let backlog = Backlog::of(&view, now_us);
+        let l0_bytes = backlog.l0_bytes;
         let absorbed_bytes = listed_bytes.saturating_sub(l0_bytes);
-        let backlog = Backlog::of(&view, l0_bytes, now_us);
-        let windows = Windows::of(&view, now_us - seal_delay_us);
-        let not_sealed_secs = windows.lag_secs(now_us);
+        let windows = Windows::of(&view, now_us, seal_delay_us);
+        let not_sealed_secs = windows.not_sealed_secs;
         let log_bytes = log
             .iter()
             .chain(&heads)
@@ -187,7 +158,7 @@ impl Status {
                 ..Storage::of(&view.state, absorbed_bytes)
             },
             backlog,
-            windows: windows.shown,
+            windows,
             totals: view.state.totals,
             rollups_paused: paused.is_some(),
             rollups_paused_since: paused.map(|p| rfc3339(p.since_us)),
@@ -197,53 +168,6 @@ impl Status {
             jobs,
             limits: Limits::default().table(),
         })
-    }
-}
-
-impl Backlog {
-    fn of(view: &View, l0_bytes: u64, now_us: i64) -> Self {
-        let earliest = view.l0.iter().map(|object| object.name.first).min();
-        let stored = view.l0.iter().map(|object| object.stored_us).min();
-        Self {
-            l0_objects: view.l0.len() as u64,
-            l0_bytes,
-            oldest_unabsorbed_sample: earliest.map(|window| rfc3339(window.start_us())),
-            oldest_unabsorbed_age_secs: stored.map_or(0, |us| ((now_us - us) / SECOND_US).max(0)),
-        }
-    }
-}
-
-struct WindowsRead {
-    shown: Windows,
-    oldest: Option<Window>,
-}
-
-impl Windows {
-    fn of(view: &View, closed_before_us: i64) -> WindowsRead {
-        let open = view.open_windows();
-        let closed: WindowSet = open
-            .iter()
-            .filter(|window| window.end_us() <= closed_before_us)
-            .collect();
-        let mut sealed = WindowSet::new();
-        for file in view.state.files_of(FileKind::Sealed(Resolution::Raw)) {
-            sealed.extend(&file.windows);
-        }
-        let oldest = closed.iter().next();
-        let shown = Self {
-            open: open.len(),
-            not_sealed: closed.len(),
-            reopened: open.intersection(&sealed).len(),
-            oldest_not_sealed: oldest.map(|window| rfc3339(window.start_us())),
-        };
-        WindowsRead { shown, oldest }
-    }
-}
-
-impl WindowsRead {
-    fn lag_secs(&self, now_us: i64) -> i64 {
-        self.oldest
-            .map_or(0, |window| ((now_us - window.end_us()) / SECOND_US).max(0))
     }
 }
 

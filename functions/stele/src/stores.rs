@@ -1,28 +1,15 @@
 //! From what a command names to the tiers it works on.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::ensure;
 use stele_model::TenantId;
-use stele_runtime::{Config, SystemClock};
-use stele_store::{Tier, Tiers};
+use stele_runtime::Config;
+use stele_store::Tier;
 
 use crate::cli::Target;
-use crate::node::Node;
 use crate::settings;
-
-/// The tiers that the store `url` is one of; it may be the only one. Nothing is read yet.
-///
-/// # Errors
-/// A URL that names no store.
-pub fn tiers(url: &str, config: &Config) -> anyhow::Result<Tiers> {
-    let seed = Tier::open(url, &config.aws)?;
-    let aws = config.aws.clone();
-    let opener = move |url: &str| Tier::open(url, &aws);
-    let clock = Arc::new(SystemClock);
-    Ok(Tiers::new(vec![seed], Arc::new(opener), clock))
-}
+use stele_node::Node;
 
 /// The name by which every process finds a store: an absolute path, or the URL.
 ///
@@ -56,7 +43,11 @@ pub fn to_read(target: &Target, config: &Config) -> anyhow::Result<Node> {
 /// A URL that names no store.
 pub fn node_as_is(url: &str, tenant: &TenantId, config: &Config) -> anyhow::Result<Node> {
     let tier = Tier::open(url, &config.aws)?;
-    Ok(Node::as_is(&tier, tenant, compact_options(config)))
+    Ok(Node::as_is(
+        &tier,
+        tenant,
+        stele_node::compact_options(config),
+    ))
 }
 
 /// A tenant of the store that `target` names, which must be the primary of its tiers.
@@ -66,7 +57,7 @@ pub fn node_as_is(url: &str, tenant: &TenantId, config: &Config) -> anyhow::Resu
 pub async fn to_write(target: &Target, config: &Config) -> anyhow::Result<Node> {
     let url = settings::existing_store(target.store.as_deref(), config)?;
     let tenant = settings::tenant(target.tenant.as_deref(), config)?;
-    let tiers = tiers(&url, config)?;
+    let tiers = stele_node::open_tiers(&url, config)?;
     let current = tiers.current().await?;
     if let Some(set) = &current.set {
         let primary = &set.primary()?.url;
@@ -79,10 +70,6 @@ pub async fn to_write(target: &Target, config: &Config) -> anyhow::Result<Node> 
         &tiers,
         &current,
         &tenant,
-        compact_options(config),
+        stele_node::compact_options(config),
     ))
-}
-
-fn compact_options(config: &Config) -> stele_compact::Options {
-    settings::compact_options(config, None, false)
 }

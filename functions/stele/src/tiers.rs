@@ -1,34 +1,17 @@
 //! `stele tier`: the stores that hold the same data.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use stele_model::{Clock, Ids, TierId};
-use stele_protect::{CopyProgress, MigrateOptions, Migration, Step};
+use stele_protect::{CopyProgress, Migration, Step};
 use stele_runtime::{Config, RandomIds, SystemClock};
-use stele_store::{OpenTier, Role, TierSet, TierState, Tiers, WritePolicy};
+use stele_store::{OpenTier, Role, TierSet, TierState, WritePolicy};
 
 use crate::cli::{PolicyArg, RoleArg, TierAction, TierArgs, TierInit};
 use crate::commands::bar;
 use crate::{output, settings, stores};
-
-/// How to work on `tiers` with the configured history.
-pub fn migration(tiers: Tiers, config: &Config, rate: Option<u32>) -> Migration {
-    let compact = settings::compact_options(config, None, false);
-    let options = MigrateOptions {
-        table: stele_table::Options {
-            history_us: compact.history_us,
-            ..Default::default()
-        },
-        marker_keep_us: compact.marker_keep_us,
-        bytes_per_second: rate.map(|mib| u64::from(mib) << 20),
-        copies: 4,
-    };
-    let (clock, ids): (Arc<dyn Clock>, Arc<dyn Ids>) = (Arc::new(SystemClock), Arc::new(RandomIds));
-    Migration::new(tiers, options, clock, ids)
-}
 
 /// Runs the command, on the stores themselves; servers may run on them meanwhile.
 ///
@@ -40,7 +23,10 @@ pub async fn run(args: TierArgs, config: Config) -> anyhow::Result<ExitCode> {
         TierAction::Sync { rate } => *rate,
         _ => None,
     };
-    let work = migration(stores::tiers(&url, &config)?, &config, rate);
+    let bytes_per_second = rate.map(|mib| u64::from(mib) << 20);
+    let tiers = stele_node::open_tiers(&url, &config)?;
+    let options = stele_node::compact_options(&config);
+    let work = stele_node::migration(tiers, &options, bytes_per_second);
     let is_json = args.json;
     match args.action {
         TierAction::Init(new) => init(&url, new, &config, is_json).await?,

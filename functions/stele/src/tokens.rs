@@ -9,7 +9,7 @@ use stele_runtime::{Config, OsEntropy, SystemClock};
 use stele_store::ControlStore;
 
 use crate::cli::{TokenAction, TokenArgs, TokenCreate};
-use crate::{output, settings, stores};
+use crate::{output, settings};
 
 /// Runs the command, on the store itself: who can write there needs no token.
 pub async fn run(args: TokenArgs, config: Config) -> anyhow::Result<ExitCode> {
@@ -18,7 +18,7 @@ pub async fn run(args: TokenArgs, config: Config) -> anyhow::Result<ExitCode> {
         !store.starts_with("memory:"),
         "{store}: tokens are kept in a store that outlives the command"
     );
-    let current = stores::tiers(&store, &config)?.current().await?;
+    let current = stele_node::open_tiers(&store, &config)?.current().await?;
     let control = current.primary.control();
     match args.action {
         TokenAction::Create(new) => create(&control, new, args.json, &config).await?,

@@ -17,10 +17,7 @@ use stele_testkit::{ManualClock, MemoryStore, SeededIds};
 /// 2026-11-22T00:00:00Z.
 pub const DAY0: i64 = 20_779 * DAY_US;
 /// The whole budget.
-pub const ALL: Budget = Budget {
-    deadline_us: i64::MAX,
-    memory_bytes: Budget::MEMORY_BYTES,
-};
+pub const ALL: Budget = Budget::unlimited();
 
 pub struct World {
     pub clock: ManualClock,

@@ -14,10 +14,7 @@ use stele_table::{Pin, PinName, TableLog, TableState, Why};
 use stele_testkit::gen_rows::RowGen;
 use stele_testkit::{ManualClock, MemoryStore, Rng, SeededIds};
 
-pub const ALL: Budget = Budget {
-    deadline_us: i64::MAX,
-    memory_bytes: Budget::MEMORY_BYTES,
-};
+pub const ALL: Budget = Budget::unlimited();
 
 pub struct World {
     pub clock: ManualClock,

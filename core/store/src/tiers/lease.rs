@@ -164,6 +164,18 @@ impl Tiers {
         tiers
     }
 
+    /// The tiers that the store `url` is one of; it may be the only one. `aws` are the `AWS_*`
+    /// pairs for all of them. Nothing is read yet.
+    ///
+    /// # Errors
+    /// A URL that names no store.
+    pub fn open(url: &str, aws: &[(String, String)], clock: Arc<dyn Clock>) -> Result<Self> {
+        let seed = Tier::open(url, aws)?;
+        let aws = aws.to_vec();
+        let opener = move |url: &str| Tier::open(url, &aws);
+        Ok(Self::new(vec![seed], Arc::new(opener), clock))
+    }
+
     /// The tiers of which `seeds` are some. Nothing is read yet.
     #[must_use]
     pub fn new(seeds: Vec<Tier>, opener: Opener, clock: Arc<dyn Clock>) -> Self {

@@ -13,7 +13,7 @@ use stele_query::{QueryConfig, QueryEngine, QueryState};
 use stele_runtime::SystemClock;
 use stele_store::Tiers;
 
-use crate::tenants::Tenants;
+use stele_node::Tenants;
 
 /// Between two runs of the compactors.
 const PAUSE: Duration = Duration::from_millis(30);
@@ -37,7 +37,7 @@ impl Process {
     /// When no tier can be read.
     pub async fn start(tiers: Tiers, options: Options) -> anyhow::Result<Self> {
         Ok(Self {
-            tenants: Tenants::open(tiers, options, crate::tenants::Met::default()).await?,
+            tenants: Tenants::open(tiers, options, stele_node::Met::default()).await?,
             tenant: TenantId::default(),
         })
     }
@@ -48,7 +48,7 @@ impl Process {
         let ingestors = move |_: &TenantId| tenants.get(&tenant).ingestor;
         let (clock, limits) = (Arc::new(SystemClock), Limits::default());
         let state = IngestState::for_tenants(Box::new(ingestors), None, None, clock, limits);
-        self.with_lease(ingest_router(state))
+        stele_node::with_lease(ingest_router(state))
     }
 
     /// Its query route.
@@ -66,13 +66,7 @@ impl Process {
             tables: Arc::new(self.tenants.clone()),
             tenant: self.tenant.clone(),
         });
-        Ok(self.with_lease(router))
-    }
-
-    fn with_lease(&self, router: Router) -> Router {
-        let tenants = self.tenants.clone();
-        let lease = axum::middleware::from_fn_with_state(tenants, crate::serve::with_lease);
-        router.layer(lease)
+        Ok(stele_node::with_lease(router, self.tenants.clone()))
     }
 }
 

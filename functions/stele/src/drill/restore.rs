@@ -17,8 +17,8 @@ use stele_table::{AsOf, PinName, PinState, Pins};
 
 use crate::cli::RestoreDrillArgs;
 use crate::commands::bar;
-use crate::node::Node;
-use crate::{output, settings, stores};
+use crate::{output, settings};
+use stele_node::Node;
 
 /// A snapshot that can be drilled.
 struct Candidate {
@@ -46,7 +46,7 @@ pub async fn run(
     config: Config,
 ) -> anyhow::Result<ExitCode> {
     let url = settings::existing_store(args.store.as_deref(), &config)?;
-    let tiers = stores::tiers(&url, &config)?;
+    let tiers = stele_node::open_tiers(&url, &config)?;
     let current = tiers.current().await?;
     let mut candidates = Vec::new();
     if current.members.is_empty() {
@@ -99,7 +99,7 @@ async fn find(
     {
         return Ok(());
     }
-    let history_us = settings::compact_options(config, None, false).history_us;
+    let history_us = stele_node::compact_options(config).history_us;
     for tenant in tier.tenants().await? {
         if args
             .tenant
@@ -129,7 +129,7 @@ async fn find(
 }
 
 async fn drill(chosen: &Candidate, config: &Config) -> anyhow::Result<Restored> {
-    let options = settings::compact_options(config, None, false);
+    let options = stele_node::compact_options(config);
     let source = Node::as_is(&chosen.tier, &chosen.tenant, options.clone());
     let scratch = tempfile::tempdir().context("a directory for the drill")?;
     let tier = Tier::open(&scratch.path().to_string_lossy(), &[])?;

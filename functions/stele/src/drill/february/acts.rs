@@ -14,7 +14,7 @@ use stele_store::{Tier, WritePolicy};
 use stele_table::{FileKind, PinName, TableLog, Why, set_rollups_paused};
 
 use super::stage::{BREATH, Running, Stage, WAITS_MAX, options, step};
-use crate::node::Node;
+use stele_node::Node;
 
 /// L0 objects that the old store loses.
 const LOST_OBJECTS: usize = 6;

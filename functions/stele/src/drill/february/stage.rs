@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use stele_compact::{Budget, Options};
 use stele_model::time::{DAY_US, SECOND_US};
-use stele_model::{Clock, Ids, TierId};
-use stele_protect::{MigrateError, MigrateOptions, Migration, Step};
-use stele_runtime::{RandomIds, SystemClock};
+use stele_model::{Clock, TierId};
+use stele_protect::{MigrateError, Migration, Step};
+use stele_runtime::SystemClock;
 use stele_store::{Cut, Opener, Role, Tier, TierSet, Tiers};
 
 use super::{Passed, Stores};
@@ -18,7 +18,7 @@ use crate::drill::load::Load;
 use crate::drill::machines::{Compactors, Process};
 use crate::drill::reader::Reader;
 use crate::drill::report::Timeline;
-use crate::node::Node;
+use stele_node::Node;
 
 /// Days of history before the incident, and of samples that come while rollups are paused.
 const DAYS_BEFORE: i64 = 1;
@@ -55,20 +55,6 @@ fn tiers(stores: &Stores, old: &Tier, new: &Tier) -> Tiers {
         opener,
         Arc::new(SystemClock),
     )
-}
-
-fn migration(tiers: Tiers) -> Migration {
-    let options = MigrateOptions {
-        table: stele_table::Options {
-            history_us: options().history_us,
-            ..Default::default()
-        },
-        marker_keep_us: options().marker_keep_us,
-        bytes_per_second: None,
-        copies: 4,
-    };
-    let (clock, ids): (Arc<dyn Clock>, Arc<dyn Ids>) = (Arc::new(SystemClock), Arc::new(RandomIds));
-    Migration::new(tiers, options, clock, ids)
 }
 
 pub(super) async fn step<T>(
@@ -156,7 +142,7 @@ impl<'a> Stage<'a> {
         (first.lease_ms, first.request_ms, first.is_quiet) = (LEASE_MS, 500, true);
         stele_protect::init(&old, &first).await?;
         let process = Process::start(tiers(stores, &old, &new), options()).await?;
-        let work = migration(tiers(stores, &old, &new));
+        let work = stele_node::migration(tiers(stores, &old, &new), &options(), None);
         Ok(Self {
             stores,
             old,

@@ -1,15 +1,15 @@
-//! One tenant of one store, opened: what the server and the commands with `--store` share.
+//! One tenant of one store, opened.
 
 use std::sync::Arc;
 
-use stele_compact::{Compactor, Options};
+use stele_compact::{Budget, Compactor, Options};
 use stele_ingest::{GroupLimits, Ingestor};
 use stele_model::{Clock, Ids, TenantId};
 use stele_runtime::{RandomIds, SystemClock};
 use stele_store::{Current, OpenTier, TenantStore, Tier, Tiers};
-use stele_table::{Owner, TableLog};
+use stele_table::{Owner, RetentionCache, TableLog};
 
-use crate::retention::RetentionCache;
+use crate::error::{Error, Result};
 use crate::witnesses::OtherTiers;
 
 /// The parts that work on one tenant.
@@ -30,7 +30,7 @@ pub struct Node {
 }
 
 /// The table of a tenant on `tier`, for whoever only reads it.
-pub fn table(tier: &Tier, tenant: &TenantId, options: &Options) -> TableLog {
+pub(crate) fn table(tier: &Tier, tenant: &TenantId, options: &Options) -> TableLog {
     let log = stele_table::Options {
         history_us: options.history_us,
         ..Default::default()
@@ -40,15 +40,19 @@ pub fn table(tier: &Tier, tenant: &TenantId, options: &Options) -> TableLog {
 
 impl Node {
     /// Opens a tenant of one tier as it is.
+    #[must_use]
     pub fn as_is(tier: &Tier, tenant: &TenantId, options: Options) -> Self {
         let current = Current::fixed(tier.clone());
         Self::new(&Tiers::fixed(tier.clone()), &current, tenant, options)
     }
 
     /// Opens a tenant of the tiers, which were fetched as `current`; no request is made yet.
+    #[must_use]
     pub fn new(tiers: &Tiers, current: &Current, tenant: &TenantId, options: Options) -> Self {
+        let owner = owner(current);
+        let own = owner.as_ref().map(|owner| owner.tier.clone());
         let log = table(&current.primary, tenant, &options);
-        let log = Arc::new(match owner(current) {
+        let log = Arc::new(match owner {
             Some(owner) => log.with_owner(owner),
             None => log,
         });
@@ -60,7 +64,6 @@ impl Node {
             ..Default::default()
         };
         let ingestor = Arc::new(Ingestor::over(tiers.clone(), tenant.clone(), group));
-        let own = owner(current).map(|owner| owner.tier);
         let others = OtherTiers::of_primary(tiers.clone(), tenant.clone(), options.clone(), own);
         let compactor = Compactor::new(
             store.clone(),
@@ -74,15 +77,33 @@ impl Node {
             store,
             log,
             ingestor,
-            retention: RetentionCache::default(),
+            retention: RetentionCache::new(Arc::clone(&clock)),
             compactor,
             clock,
+        }
+    }
+
+    /// Absorbs what is there: a snapshot holds every batch acknowledged before it was asked for.
+    ///
+    /// # Errors
+    /// [`Error::NotWhole`], [`Error::OutOfTime`]; else the compactor's.
+    pub async fn absorb_all(&self, budget: &Budget) -> Result<()> {
+        let absorbed = self.compactor.absorb(budget).await?;
+        match absorbed.damaged {
+            0 if absorbed.stopped => Err(Error::OutOfTime),
+            0 => Ok(()),
+            damaged => Err(Error::NotWhole { damaged }),
         }
     }
 }
 
 /// What sweeps a tenant's copy on a mirror; it never commits.
-pub fn sweeper(tiers: &Tiers, mirror: &OpenTier, tenant: &TenantId, options: Options) -> Compactor {
+pub(crate) fn sweeper(
+    tiers: &Tiers,
+    mirror: &OpenTier,
+    tenant: &TenantId,
+    options: Options,
+) -> Compactor {
     let own = mirror.member.id.clone();
     // An owner of no epoch that will ever be: this log refuses every commit.
     let nobody = Owner {

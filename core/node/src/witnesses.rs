@@ -12,7 +12,7 @@ use stele_table::TableLog;
 use crate::node;
 
 /// Asks the tier set of the moment.
-pub struct OtherTiers {
+pub(crate) struct OtherTiers {
     tiers: Tiers,
     tenant: TenantId,
     options: Options,
@@ -26,7 +26,7 @@ pub struct OtherTiers {
 
 impl OtherTiers {
     /// For a compactor of `tenant` on `own`, the primary.
-    pub fn of_primary(
+    pub(crate) fn of_primary(
         tiers: Tiers,
         tenant: TenantId,
         options: Options,
@@ -43,7 +43,7 @@ impl OtherTiers {
     }
 
     /// For a sweeper of `tenant` on `own`, another tier.
-    pub fn of_mirror(tiers: Tiers, tenant: TenantId, options: Options, own: TierId) -> Self {
+    pub(crate) fn of_mirror(tiers: Tiers, tenant: TenantId, options: Options, own: TierId) -> Self {
         Self {
             was_primary: false,
             ..Self::of_primary(tiers, tenant, options, Some(own))

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use stele_compact::{Compactor, Options};
 use stele_model::{TenantId, TierId};
-use stele_query::{Readable, Tables};
 use stele_store::{Current, Tier, TierState, Tiers};
-use stele_table::TableLog;
+use stele_table::{Readable, TableLog, Tables};
 
 use crate::node::{self, Node};
 
@@ -74,6 +73,7 @@ impl Tenants {
     }
 
     /// The tiers.
+    #[must_use]
     pub fn tiers(&self) -> &Tiers {
         &self.tiers
     }
@@ -93,15 +93,19 @@ impl Tenants {
             );
             *open = Open::new(Arc::clone(&current));
         }
+        // The same set may have been read anew: which of its tiers answer changes.
+        open.current = Arc::clone(&current);
         Ok(current)
     }
 
     /// The set that the nodes are of.
+    #[must_use]
     pub fn current(&self) -> Arc<Current> {
         Arc::clone(&lock(&self.open).current)
     }
 
     /// The tenant's node; no request is made.
+    #[must_use]
     pub fn get(&self, tenant: &TenantId) -> Node {
         lock(&self.met).insert(tenant.clone());
         let mut open = lock(&self.open);
@@ -129,6 +133,7 @@ impl Tenants {
     }
 
     /// What sweeps the tenant's copies on the other tiers.
+    #[must_use]
     pub fn sweepers(&self, tenant: &TenantId) -> Vec<Arc<Compactor>> {
         let mut open = lock(&self.open);
         let current = Arc::clone(&open.current);
@@ -148,6 +153,7 @@ impl Tenants {
     }
 
     /// Every tenant that was met.
+    #[must_use]
     pub fn met(&self) -> Vec<Node> {
         let met = lock(&self.met).clone();
         met.iter().map(|tenant| self.get(tenant)).collect()
