@@ -48,7 +48,7 @@ impl Process {
         let ingestors = move |_: &TenantId| tenants.get(&tenant).ingestor;
         let (clock, limits) = (Arc::new(SystemClock), Limits::default());
         let state = IngestState::for_tenants(Box::new(ingestors), None, None, clock, limits);
-        stele_node::with_lease(ingest_router(state))
+        stele_node::with_lease(ingest_router(state), self.tenants.clone())
     }
 
     /// Its query route.

@@ -1,0 +1,291 @@
+"""Sizes, cold starts and memory of the built functions, and whether they keep their limits.
+
+A function runs as the service runs it: as a process that asks the runtime interface for its
+next event. The interface here is a server on loopback, so what is measured is the function: from
+its start to its first question (ready), from its start to its first answer, and the greatest
+resident memory. The store is a directory.
+"""
+
+import argparse
+import http.server
+import json
+import os
+import platform
+import queue
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+RUNS = 7
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a function may take; `None` is not limited."""
+
+    zip_mib: int
+    ready_ms: int | None
+    answer_ms: int | None
+    # Of the memory of its smallest size class in infra/template.yaml.
+    memory_mib: int
+
+
+LIMITS = {
+    "ingest": Limit(zip_mib=6, ready_ms=10, answer_ms=None, memory_mib=256),
+    "query": Limit(zip_mib=40, ready_ms=None, answer_ms=120, memory_mib=1024),
+    "compact": Limit(zip_mib=40, ready_ms=None, answer_ms=None, memory_mib=512),
+    "protect": Limit(zip_mib=40, ready_ms=None, answer_ms=None, memory_mib=512),
+}
+
+
+def zipped(bootstrap: Path, target: Path) -> int:
+    """Packs `bootstrap` as it is deployed; the bytes of the file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        entry = zipfile.ZipInfo("bootstrap", (1980, 1, 1, 0, 0, 0))
+        entry.external_attr = 0o755 << 16
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(entry, bootstrap.read_bytes())
+    return target.stat().st_size
+
+
+class Interface(http.server.ThreadingHTTPServer):
+    """The service's runtime interface for one process: `events` one after the other."""
+
+    daemon_threads = True
+
+    def __init__(self, events: list[dict]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.events: queue.Queue[dict] = queue.Queue()
+        for event in events:
+            self.events.put(event)
+        self.asked: queue.Queue[float] = queue.Queue()
+        self.answered: queue.Queue[tuple[float, bytes]] = queue.Queue()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Hands out events, and takes what comes back."""
+
+    protocol_version = "HTTP/1.1"
+    server: Interface
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.asked.put(time.monotonic())
+        # After the last one the process waits, as it does between two invocations.
+        body = json.dumps(self.server.events.get()).encode()
+        deadline_ms = int((time.time() + 60) * 1000)
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("lambda-runtime-aws-request-id", "00000000-0000-0000-0000-000000000001")
+        self.send_header("lambda-runtime-deadline-ms", str(deadline_ms))
+        self.send_header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:here:0:function:f")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        body = self.body()
+        self.server.answered.put((time.monotonic(), body))
+        self.send_response(202)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def body(self) -> bytes:
+        if self.headers.get("transfer-encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = b""
+        while length := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(length)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return body
+
+
+def url_event(path: str, token: str, body: str) -> dict:
+    """A POST to a function URL, as the service words it."""
+    http_part = {
+        "method": "POST",
+        "path": path,
+        "protocol": "HTTP/1.1",
+        "sourceIp": "127.0.0.1",
+        "userAgent": "measure",
+    }
+    about = {
+        "http": http_part,
+        "accountId": "anonymous",
+        "apiId": "f",
+        "domainName": "f",
+        "domainPrefix": "f",
+        "requestId": "1",
+        "routeKey": "$default",
+        "stage": "$default",
+        "time": "01/Jan/2026:00:00:00 +0000",
+        "timeEpoch": 0,
+    }
+    headers = {"host": "f", "authorization": f"Bearer {token}", "content-type": "text/plain"}
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": headers,
+        "requestContext": about,
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def line_protocol(minute: int) -> str:
+    """600 samples: one of each of 600 series, `minute` minutes ago."""
+    at_ns = (int(time.time()) // 60 - minute) * 60 * 10**9
+    rows = (f"cpu,host=h{n % 100},core=c{n // 100} usage={n % 97}.25 {at_ns}" for n in range(600))
+    return "\n".join(rows)
+
+
+def run(bootstrap: Path, store: str, events: list[dict], memory_mib: int) -> dict[str, float]:
+    """One process: its start, its first answer, and its memory after the last."""
+    interface = Interface(events)
+    threading.Thread(target=interface.serve_forever, daemon=True).start()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "STELE_STORE": store,
+        "STELE_LOG": "warn",
+        "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{interface.server_port}",
+        "AWS_LAMBDA_FUNCTION_NAME": "f",
+        "AWS_LAMBDA_FUNCTION_VERSION": "1",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mib),
+        "AWS_REGION": "us-east-1",
+    }
+    begun = time.monotonic()
+    process = subprocess.Popen([bootstrap], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        ready = interface.asked.get(timeout=60) - begun
+        answers = [interface.answered.get(timeout=60) for _ in events]
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    finally:
+        process.kill()
+        process.wait()
+        interface.shutdown()
+        interface.server_close()
+    for _, body in answers:
+        check(bootstrap, body)
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return {
+        "ready_ms": ready * 1000,
+        "answer_ms": (answers[0][0] - begun) * 1000,
+        "peak_mib": int(peak.split()[1]) / 1024,
+    }
+
+
+def check(bootstrap: Path, answer: bytes) -> None:
+    """A figure of a failed request would be worth nothing."""
+    # A streamed answer begins with its head, and eight zero bytes.
+    head = json.loads(answer.split(b"\0" * 8)[0])
+    status = head.get("statusCode", 200)
+    if "errorType" in head or not 200 <= status < 300:
+        sys.exit(f"{bootstrap} answered {answer[:500]!r}")
+
+
+SQL = """
+SELECT tags->>'host' AS host, count(*) AS n, avg(value) AS mean
+FROM samples WHERE metric = 'cpu.usage' GROUP BY 1 ORDER BY 1
+"""
+
+
+def measured(built: Path, store: str, token: str, names: list[str]) -> dict[str, dict[str, float]]:
+    """The median of several cold starts of each function, on a store that ingest has filled."""
+    batches = [url_event("/write", token, line_protocol(minute)) for minute in range(180)]
+    query = url_event("/sql", token, SQL)
+    events = {
+        "ingest": batches[:1],
+        "compact": [{"job": "compact"}],
+        "query": [query] * 10,
+        "protect": [{"job": "sweep"}],
+    }
+    figures = {}
+    for name, of_name in events.items():
+        if name not in names:
+            continue
+        bootstrap = built / f"stele-fn-{name}" / "bootstrap"
+        memory = LIMITS[name].memory_mib
+        first = run(bootstrap, store, batches if name == "ingest" else of_name, memory)
+        runs = [run(bootstrap, store, of_name, memory) for _ in range(RUNS)]
+        figures[name] = {
+            "ready_ms": statistics.median(one["ready_ms"] for one in runs),
+            "answer_ms": statistics.median(one["answer_ms"] for one in runs),
+            "peak_mib": max(one["peak_mib"] for one in [first, *runs]),
+        }
+    return figures
+
+
+def new_store(root: Path) -> tuple[str, str]:
+    """A directory that holds a token, and the token."""
+    store = root / "store"
+    store.mkdir()
+    command = ["cargo", "run", "--quiet", "--locked", "--package", "stele", "--"]
+    command += ["token", "create", "--store", str(store), "--scope", "ingest,query", "--json"]
+    made = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return str(store), json.loads(made.stdout)["token"]
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--lambda", dest="built", type=Path, required=True)
+    arguments.add_argument("--zips", type=Path, required=True)
+    arguments.add_argument("--architecture", choices=["x86-64", "arm64"], required=True)
+    arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("names", nargs="+", choices=list(LIMITS))
+    given = arguments.parse_args()
+    runs_here = (platform.machine() == "x86_64") == (given.architecture == "x86-64")
+    figures: dict[str, dict[str, float]] = {}
+    if runs_here:
+        with tempfile.TemporaryDirectory() as root:
+            store, token = new_store(Path(root))
+            figures = measured(given.built, store, token, given.names)
+    passed = []
+    for name in given.names:
+        bootstrap = given.built / f"stele-fn-{name}" / "bootstrap"
+        of_name = figures.setdefault(name, {})
+        of_name["binary_mib"] = bootstrap.stat().st_size / MIB
+        target = given.zips / f"stele-fn-{name}" / "bootstrap.zip"
+        of_name["zip_mib"] = zipped(bootstrap, target) / MIB
+        limits = LIMITS[name]
+        pairs = [
+            ("zip_mib", limits.zip_mib),
+            ("ready_ms", limits.ready_ms),
+            ("answer_ms", limits.answer_ms),
+            ("peak_mib", limits.memory_mib),
+        ]
+        for what, limit in pairs:
+            if limit is not None and of_name.get(what, 0) > limit:
+                passed.append(f"{name}: {what} is {of_name[what]:.1f}, over its limit of {limit}")
+    show(given.architecture, figures, given.json)
+    for line in passed:
+        print(line, file=sys.stderr)
+    return 1 if passed else 0
+
+
+def show(architecture: str, figures: dict[str, dict[str, float]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"architecture": architecture, "functions": figures}))
+        return
+    print(f"{architecture:<8} {'binary MiB':>11} {'zip MiB':>9} {'ready ms':>9} {'first answer ms':>16} {'peak MiB':>9}")
+    columns = [("binary_mib", 11), ("zip_mib", 9), ("ready_ms", 9), ("answer_ms", 16), ("peak_mib", 9)]
+    for name, of_name in figures.items():
+        cells = (f"{of_name[key]:>{width}.1f}" if key in of_name else " " * width for key, width in columns)
+        print(f"{name:<8} " + " ".join(cells))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
