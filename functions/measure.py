@@ -69,6 +69,9 @@ class Interface(http.server.ThreadingHTTPServer):
         self.asked: queue.Queue[float] = queue.Queue()
         self.answered: queue.Queue[tuple[float, bytes]] = queue.Queue()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A process that is killed leaves its connection behind."""
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """Hands out events, and takes what comes back."""
@@ -233,10 +236,10 @@ def new_store(root: Path) -> tuple[str, str]:
     """A directory that holds a token, and the token."""
     store = root / "store"
     store.mkdir()
-    command = ["cargo", "run", "--quiet", "--locked", "--package", "stele", "--"]
-    command += ["token", "create", "--store", str(store), "--scope", "ingest,query", "--json"]
-    made = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    return str(store), json.loads(made.stdout)["token"]
+    command = ["cargo", "run", "--quiet", "--locked", "--package", "stele-lambda"]
+    command += ["--example", "token", "--", str(store)]
+    made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return str(store), made.stdout.strip()
 
 
 def main() -> int:
@@ -280,8 +283,8 @@ def show(architecture: str, figures: dict[str, dict[str, float]], as_json: bool)
     if as_json:
         print(json.dumps({"architecture": architecture, "functions": figures}))
         return
-    print(f"{architecture:<8} {'binary MiB':>11} {'zip MiB':>9} {'ready ms':>9} {'first answer ms':>16} {'peak MiB':>9}")
-    columns = [("binary_mib", 11), ("zip_mib", 9), ("ready_ms", 9), ("answer_ms", 16), ("peak_mib", 9)]
+    columns = [("binary_mib", 11), ("zip_mib", 9), ("ready_ms", 9), ("answer_ms", 10), ("peak_mib", 9)]
+    print(f"{architecture:<8} " + " ".join(f"{key:>{width}}" for key, width in columns))
     for name, of_name in figures.items():
         cells = (f"{of_name[key]:>{width}.1f}" if key in of_name else " " * width for key, width in columns)
         print(f"{name:<8} " + " ".join(cells))
