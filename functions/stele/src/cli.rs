@@ -381,15 +381,9 @@ pub struct SnapshotArgs {
     /// What to do.
     #[command(subcommand)]
     pub action: SnapshotAction,
-    /// A directory, file:///… or s3://bucket/prefix [default: ./stele-data].
-    #[arg(long, value_name = "STORE", global = true)]
-    pub store: Option<String>,
-    /// The tenant [default: default].
-    #[arg(long, value_name = "NAME", global = true)]
-    pub tenant: Option<String>,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub on: OnStore,
 }
 
 /// What to do with snapshots.
@@ -454,41 +448,38 @@ pub struct SnapshotRestore {
     pub plan: Option<String>,
 }
 
-impl SnapshotArgs {
-    /// The store it works on.
-    pub fn target(&self) -> Target {
-        on_store(&self.store, &self.tenant)
-    }
-}
-
 /// `stele undelete`.
 #[derive(Debug, Args)]
 pub struct UndeleteArgs {
     /// The snapshot's name.
     pub name: PinName,
+    /// Where.
+    #[command(flatten)]
+    pub on: OnStore,
+}
+
+/// A command on the store itself, which no server need serve.
+#[derive(Debug, Args)]
+pub struct OnStore {
     /// A directory, file:///… or s3://bucket/prefix [default: ./stele-data].
-    #[arg(long, value_name = "STORE")]
+    #[arg(long, value_name = "STORE", global = true)]
     pub store: Option<String>,
     /// The tenant [default: default].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     pub tenant: Option<String>,
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 }
 
-impl UndeleteArgs {
-    /// The store it works on.
+impl OnStore {
+    /// The store and the tenant.
     pub fn target(&self) -> Target {
-        on_store(&self.store, &self.tenant)
-    }
-}
-
-fn on_store(store: &Option<String>, tenant: &Option<String>) -> Target {
-    Target {
-        url: None,
-        store: store.clone(),
-        tenant: tenant.clone(),
+        Target {
+            url: None,
+            store: self.store.clone(),
+            tenant: self.tenant.clone(),
+        }
     }
 }
 

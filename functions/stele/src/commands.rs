@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use stele_compact::{Progress, SettleReport, Stage};
 use stele_model::time::rfc3339;
+use stele_node::Node;
 use stele_protect::VerifyReport;
 use stele_query::{QueryEngine, output as encoding};
 use stele_runtime::Config;
@@ -24,7 +25,6 @@ use crate::cli::{
 use crate::client::Client;
 use crate::stores::{to_read, to_write};
 use crate::{output, settings};
-use stele_node::Node;
 
 /// The server that `target` names, or the environment's.
 pub fn url(target: &Target, config: &Config) -> String {

@@ -5,20 +5,20 @@ use std::process::ExitCode;
 use serde_json::json;
 use stele_compact::SweepPlan;
 use stele_model::time::rfc3339;
+use stele_node::Node;
 use stele_runtime::Config;
 use stele_table::{Frozen, deletion_frozen, set_deletion_frozen};
 
 use crate::cli::{DeletionAction, DeletionArgs};
 use crate::output;
 use crate::stores::to_write;
-use stele_node::Node;
 
 /// Runs the command, on the store itself; servers may run on it meanwhile.
 ///
 /// # Errors
 /// The store's and the table's; a plan that is not the one that asks.
 pub async fn run(args: DeletionArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let node = to_write(&args.target(), &config).await?;
+    let node = to_write(&args.on.target(), &config).await?;
     let now_us = node.clock.now_us();
     match args.action {
         DeletionAction::Status => {}
@@ -31,10 +31,10 @@ pub async fn run(args: DeletionArgs, config: Config) -> anyhow::Result<ExitCode>
                 anyhow::anyhow!("{plan:?} is no hash: 32 hex digits, as `status` prints")
             })?;
             let asks = node.compactor.confirm_expire(hash).await?;
-            return confirmed(&asks, args.json);
+            return confirmed(&asks, args.on.json);
         }
     }
-    status(&node, args.json).await?;
+    status(&node, args.on.json).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stele_format::l0;
 use stele_import::{Columns, Format, Mark, Part, Settings, TimeUnit};
 use stele_model::{Clock, Limits, Rejection, Rows};
+use stele_node::Node;
 use stele_runtime::{Config, SystemClock};
 
 use crate::cli::{FileForm, ImportArgs};
@@ -17,7 +18,6 @@ use crate::client::Client;
 use crate::commands::client;
 use crate::output;
 use crate::stores::to_write;
-use stele_node::Node;
 
 /// Refused items shown per file.
 const SHOWN: usize = 20;

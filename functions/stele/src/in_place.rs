@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::json;
 use stele_compact::SWEEP_US_MAX;
 use stele_model::time::{MINUTE_US, rfc3339};
+use stele_node::Node;
 use stele_protect::{InPlace, InPlacePlan, abandon_in_place, in_place_plan, restore_in_place};
 use stele_runtime::RandomIds;
 
 use crate::cli::SnapshotRestore;
 use crate::output;
-use stele_node::Node;
 
 /// Batches that are named as lost.
 const SHOWN: usize = 20;

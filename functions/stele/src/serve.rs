@@ -17,6 +17,8 @@ use stele_auth::Tokens;
 use stele_http::{Gate, IngestState, error_response, ingest_router};
 use stele_ingest::Quotas;
 use stele_model::{Clock, ErrorKind, Ids, Limits, TenantId};
+use stele_node::Node;
+use stele_node::{Met, Tenants, with_lease};
 use stele_query::{QueryEngine, QueryState};
 use stele_runtime::{Config, RandomIds, SystemClock, telemetry};
 use stele_store::Tiers;
@@ -28,8 +30,6 @@ use crate::cli::{LogForm, ServeArgs};
 use crate::jobs::Jobs;
 use crate::status::{Status, prometheus};
 use crate::{host_metrics, retention, settings};
-use stele_node::Node;
-use stele_node::{Met, Tenants, with_lease};
 
 /// How long requests in flight may take after the signal.
 const DRAIN: Duration = Duration::from_secs(30);

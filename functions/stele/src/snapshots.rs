@@ -6,6 +6,7 @@ use anyhow::ensure;
 use serde_json::{Map, Value, json};
 use stele_compact::Budget;
 use stele_model::time::rfc3339;
+use stele_node::Node;
 use stele_protect::{
     CopyProgress, Drilled, Listed, NewSnapshot, Progress, RestorePlan, last_drills,
 };
@@ -16,11 +17,10 @@ use crate::cli::{SnapshotAction, SnapshotArgs, SnapshotCreate, SnapshotRestore, 
 use crate::commands::bar;
 use crate::stores::{node_as_is, to_read, to_write};
 use crate::{in_place, output, settings};
-use stele_node::Node;
 
 /// Runs `stele snapshot`, on the store itself; a server may run on it meanwhile.
 pub async fn run(args: SnapshotArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let target = args.target();
+    let target = args.on.target();
     let writes = match &args.action {
         SnapshotAction::Create(_) | SnapshotAction::Drop { .. } => true,
         SnapshotAction::Restore(to) => to.in_place,
@@ -31,14 +31,16 @@ pub async fn run(args: SnapshotArgs, config: Config) -> anyhow::Result<ExitCode>
         false => to_read(&target, &config)?,
     };
     match args.action {
-        SnapshotAction::Create(new) => create(&node, new, args.json).await?,
-        SnapshotAction::List => list(&node, args.json).await?,
-        SnapshotAction::Show { name } => show(&node, &name, args.json).await?,
-        SnapshotAction::Verify { name } => return verify(&node, &name, args.json).await,
-        SnapshotAction::Drop { name, plan } => drop(&node, &name, plan, args.json).await?,
-        SnapshotAction::Restore(to) if to.in_place => in_place::run(&node, to, args.json).await?,
+        SnapshotAction::Create(new) => create(&node, new, args.on.json).await?,
+        SnapshotAction::List => list(&node, args.on.json).await?,
+        SnapshotAction::Show { name } => show(&node, &name, args.on.json).await?,
+        SnapshotAction::Verify { name } => return verify(&node, &name, args.on.json).await,
+        SnapshotAction::Drop { name, plan } => drop(&node, &name, plan, args.on.json).await?,
+        SnapshotAction::Restore(to) if to.in_place => {
+            in_place::run(&node, to, args.on.json).await?
+        }
         SnapshotAction::Restore(to) => {
-            restore(&node, args.store, to, args.json, &config).await?;
+            restore(&node, args.on.store, to, args.on.json, &config).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -46,9 +48,9 @@ pub async fn run(args: SnapshotArgs, config: Config) -> anyhow::Result<ExitCode>
 
 /// Runs `stele undelete`.
 pub async fn undelete(args: UndeleteArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let node = to_write(&args.target(), &config).await?;
+    let node = to_write(&args.on.target(), &config).await?;
     stele_protect::undelete(&node.log, &args.name).await?;
-    match args.json {
+    match args.on.json {
         true => output::json(&json!({"name": args.name.as_str(), "state": "live"}))?,
         false => output::line(&format!("snapshot {} is back", args.name))?,
     }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::ensure;
 use stele_model::TenantId;
+use stele_node::Node;
 use stele_runtime::Config;
 use stele_store::Tier;
 
 use crate::cli::Target;
 use crate::settings;
-use stele_node::Node;
 
 /// The name by which every process finds a store: an absolute path, or the URL.
 ///

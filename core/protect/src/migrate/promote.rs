@@ -211,18 +211,20 @@ impl Migration {
         }
         let operation = OperationId(self.ids.operation_id());
         let now_us = self.clock.now_us();
-        let Some(old) = old else {
+        let mut from = None;
+        if let Some(old) = old {
+            let log = self.log_of(&old.tier, tenant);
+            // It may never have had a table there: then it begins on the new primary.
+            if log.load().await?.is_some() {
+                from = Some((&old.member.id, log));
+            }
+        }
+        let Some((old, from)) = from else {
             to.fence(fence, &operation, now_us).await?;
             return Ok(true);
         };
-        let from = self.log_of(&old.tier, tenant);
-        if from.load().await?.is_none() {
-            // It never had a table there: it begins on the new primary.
-            to.fence(fence, &operation, now_us).await?;
-            return Ok(true);
-        }
         from.fence(fence, &operation, now_us).await?;
-        let options = self.copying(&old.member.id, &primary.member.id);
+        let options = self.copying(old, &primary.member.id);
         let copied = replicate(&from, &to, &options, &|_| {}).await;
         copied.map_err(|source: ReplicateError| MigrateError::Replicate {
             id: primary.member.id.clone(),

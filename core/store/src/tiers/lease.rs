@@ -216,12 +216,6 @@ impl Tiers {
         current.filter(|current| current.holds(&*self.inner.clock))
     }
 
-    /// The set that was fetched last, whether or not it may still be acted on.
-    #[must_use]
-    pub fn last(&self) -> Option<Arc<Current>> {
-        lock(&self.inner.current).clone()
-    }
-
     /// Whether `current` may still be acted on: whoever writes asks that *after* its write, so that
     /// no sleep between fetching and writing can be missed.
     #[must_use]

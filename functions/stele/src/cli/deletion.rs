@@ -12,15 +12,9 @@ pub struct DeletionArgs {
     /// What to do.
     #[command(subcommand)]
     pub action: DeletionAction,
-    /// A directory, file:///… or s3://bucket/prefix [default: ./stele-data].
-    #[arg(long, value_name = "STORE", global = true)]
-    pub store: Option<String>,
-    /// The tenant [default: default].
-    #[arg(long, value_name = "NAME", global = true)]
-    pub tenant: Option<String>,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub on: super::OnStore,
 }
 
 /// What to do about deletion.
@@ -40,11 +34,4 @@ pub enum DeletionAction {
         /// The hash that `status` prints.
         plan: String,
     },
-}
-
-impl DeletionArgs {
-    /// The store it works on.
-    pub fn target(&self) -> super::Target {
-        super::on_store(&self.store, &self.tenant)
-    }
 }

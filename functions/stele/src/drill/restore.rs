@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use stele_model::{Clock, Ids, Resolution, TenantId};
+use stele_node::Node;
 use stele_protect::{CopyProgress, Drilled, record_drill, restore, restore_plan, verify};
 use stele_query::{QueryEngine, output as encoding};
 use stele_runtime::{Config, RandomIds, SystemClock};
@@ -18,7 +19,6 @@ use stele_table::{AsOf, PinName, PinState, Pins};
 use crate::cli::RestoreDrillArgs;
 use crate::commands::bar;
 use crate::{output, settings};
-use stele_node::Node;
 
 /// A snapshot that can be drilled.
 struct Candidate {

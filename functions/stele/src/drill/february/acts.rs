@@ -8,13 +8,13 @@ use anyhow::{Context, bail, ensure};
 use stele_compact::Budget;
 use stele_model::time::MINUTE_US;
 use stele_model::{Clock, Resolution, TenantId, TierId};
+use stele_node::Node;
 use stele_protect::{MigrateError, NewSnapshot};
 use stele_runtime::SystemClock;
 use stele_store::{Tier, WritePolicy};
 use stele_table::{FileKind, PinName, TableLog, Why, set_rollups_paused};
 
 use super::stage::{BREATH, Running, Stage, WAITS_MAX, options, step};
-use stele_node::Node;
 
 /// L0 objects that the old store loses.
 const LOST_OBJECTS: usize = 6;

@@ -8,6 +8,7 @@ use anyhow::{bail, ensure};
 use stele_compact::{Budget, Options};
 use stele_model::time::{DAY_US, SECOND_US};
 use stele_model::{Clock, TierId};
+use stele_node::Node;
 use stele_protect::{MigrateError, Migration, Step};
 use stele_runtime::SystemClock;
 use stele_store::{Cut, Opener, Role, Tier, TierSet, Tiers};
@@ -18,7 +19,6 @@ use crate::drill::load::Load;
 use crate::drill::machines::{Compactors, Process};
 use crate::drill::reader::Reader;
 use crate::drill::report::Timeline;
-use stele_node::Node;
 
 /// Days of history before the incident, and of samples that come while rollups are paused.
 const DAYS_BEFORE: i64 = 1;
