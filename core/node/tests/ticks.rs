@@ -49,8 +49,9 @@ impl World {
             let node = work.tenants.get(&tenant);
             let mut random = RowGen::new(Rng::new(7), 5);
             for batch in 0..BATCHES {
-                let hour_us = SystemClock.now_us() - (30 + batch.cast_signed()) * HOUR_US;
-                let rows = random.rows(hour_us, 50, 600);
+                // One hour after the other, so that both parts of two have some.
+                let begin_us = SystemClock.now_us() - (30 + batch.cast_signed()) * HOUR_US;
+                let rows = random.rows(begin_us, 0, 600);
                 node.ingestor.accept(rows).await.unwrap().unwrap();
             }
         }
