@@ -179,13 +179,15 @@ impl Loss {
     }
 
     fn check(&self) -> Result<(), &'static str> {
-        let is_of_kind = match (&self.object, self.kind) {
-            (LostObject::File(_), LossKind::FileMissing | LossKind::FileDamaged)
-            | (LostObject::L0(_), LossKind::BatchDamaged)
-            | (LostObject::Restore { .. }, LossKind::BatchRevoked)
-            | (LostObject::Others, _) => true,
-            _ => false,
-        };
+        let is_of_kind = matches!(
+            (&self.object, self.kind),
+            (
+                LostObject::File(_),
+                LossKind::FileMissing | LossKind::FileDamaged
+            ) | (LostObject::L0(_), LossKind::BatchDamaged)
+                | (LostObject::Restore { .. }, LossKind::BatchRevoked)
+                | (LostObject::Others, _)
+        );
         let is_ordered = |metrics: &MetricRange| metrics.min <= metrics.max;
         match self {
             _ if !is_of_kind => Err("object and kind of a loss do not agree"),
@@ -204,11 +206,12 @@ impl fmt::Display for Loss {
             LostObject::File(path) => f.write_str(&keys::data_file(path))?,
             LostObject::L0(name) => write!(f, "{}/{name}", keys::L0)?,
             LostObject::Restore { version, batches } => {
-                write!(f, "{batches} batches, version {version}")?;
+                write!(f, "version {version}, batches {batches}")?;
             }
             LostObject::Others => f.write_str("more objects than are named")?,
         }
         match self.rows {
+            Some(1) => f.write_str(", 1 row"),
             Some(rows) => write!(f, ", {rows} rows"),
             None => Ok(()),
         }
