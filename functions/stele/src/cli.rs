@@ -495,7 +495,7 @@ pub struct VerifyArgs {
     /// Only this tenant [default: every tenant of the store].
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
-    /// Record what is lost, which the table `coverage` then shows, and take back what is whole again.
+    /// Record what is lost, for the table `coverage`, and take back what is whole again.
     #[arg(long)]
     pub record: bool,
     /// Print the report as JSON.
