@@ -16,11 +16,12 @@ use stele_format::{MemorySource, Merge, SampleReader, SampleSource, l0, rows_has
 use stele_model::{Batch, Day, Digest, L0Name, Resolution, Rows, sabotaged};
 use stele_store::L0Object;
 use stele_table::{
-    CommitKind, Conservation, ConsumedBatch, ConsumedObject, FileEntry, FileKind, TableState, View,
+    CommitKind, Conservation, ConsumedBatch, ConsumedObject, FileEntry, FileKind, Loss, LostObject,
+    TableState, View, change_losses, note_losses,
 };
 
 use crate::commit::{Draft, Published, THIS_OPERATION, add_conservation, conservation};
-use crate::compactor::{Compactor, Pace};
+use crate::compactor::{Compactor, Pace, lock};
 use crate::days::DayRows;
 use crate::error::{Error, Result};
 use crate::files::check_rows;
@@ -118,7 +119,8 @@ impl Compactor {
             waiting.retain(|object| !done.contains(&object.name));
             return Ok(state);
         }
-        let (objects, batches) = (sorted.consumed.len() as u64, sorted.batches);
+        let names: Vec<L0Name> = sorted.consumed.iter().map(|object| object.name).collect();
+        let (objects, batches) = (names.len() as u64, sorted.batches);
         let (duplicates, ghosts) = (sorted.duplicates, sorted.ghosts);
         let mut draft = Draft::new(CommitKind::Absorb);
         draft.consumed = sorted.consumed;
@@ -137,6 +139,7 @@ impl Compactor {
                 report.batches += batches;
                 report.batches_duplicate += duplicates;
                 report.ghosts += ghosts;
+                self.withdraw_absorbed(&names).await;
                 waiting.retain(|object| !done.contains(&object.name));
                 Ok(state)
             }
@@ -158,6 +161,7 @@ impl Compactor {
         });
         let mut fetches = fetches.buffered(FETCHES);
         let (mut opened, mut over) = (Vec::new(), BTreeSet::new());
+        let mut damaged = Vec::new();
         let mut pace = Pace::default();
         let mut decoded_bytes = 0;
         while decoded_bytes < shares.decoded_bytes {
@@ -189,11 +193,57 @@ impl Compactor {
                 Err(error) => {
                     tracing::error!(object = %object.name, %error, "a damaged L0 object stays");
                     report.damaged += 1;
+                    damaged.push(object.name);
                     over.insert(object.name);
                 }
             }
         }
+        self.note_damaged(damaged).await;
         Ok((opened, over))
+    }
+
+    /// Records objects that are damaged at a second look, too, as losses: once in a process each.
+    /// What cannot be recorded does not keep others from being absorbed; the next run tries again.
+    async fn note_damaged(&self, damaged: Vec<L0Name>) {
+        let mut losses = Vec::new();
+        let mut names = Vec::new();
+        for name in damaged {
+            if lock(&self.noted).contains(&name) {
+                continue;
+            }
+            let again = self.store.l0_get(&name).await;
+            if again.is_ok_and(|bytes| l0::decode(bytes).is_err()) {
+                losses.push(Loss::of_l0(name, self.clock.now_us()));
+                names.push(name);
+            }
+        }
+        if losses.is_empty() {
+            return;
+        }
+        match note_losses(&self.store, &losses).await {
+            Ok(_) => lock(&self.noted).extend(names),
+            Err(error) => tracing::error!(%error, "damaged L0 objects were not recorded"),
+        }
+    }
+
+    /// Takes back the losses of objects that were damaged and have been absorbed after all.
+    async fn withdraw_absorbed(&self, consumed: &[L0Name]) {
+        let whole: BTreeSet<L0Name> = {
+            let noted = lock(&self.noted);
+            let whole = consumed.iter().filter(|name| noted.contains(*name));
+            whole.copied().collect()
+        };
+        if whole.is_empty() {
+            return;
+        }
+        let is_over = |loss: &Loss| match &loss.object {
+            LostObject::L0(name) => whole.contains(name),
+            _ => false,
+        };
+        match change_losses(&self.store, &[], is_over).await {
+            Ok(_) => lock(&self.noted).retain(|name| !whole.contains(name)),
+            Err(error) => tracing::error!(%error, "losses that are over were not withdrawn"),
+        }
     }
 
     /// Asks the ledger about every batch, and sorts the rows of the new ones by day.

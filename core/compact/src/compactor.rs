@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stele_model::{Clock, Day, Ids};
+use stele_model::{Clock, Day, Ids, L0Name};
 use stele_store::TenantStore;
 use stele_table::{TableLog, TableState};
 
@@ -37,6 +37,8 @@ pub struct Compactor {
     busy: Mutex<BTreeSet<String>>,
     /// Since when each day has been known to have reopened windows, µs.
     reopened: Mutex<BTreeMap<Day, i64>>,
+    /// Damaged L0 objects that this process has recorded as lost.
+    pub(crate) noted: Mutex<BTreeSet<L0Name>>,
     /// What pins keep.
     pub(crate) pins: Mutex<PinCache>,
     /// Who knows the other tiers; none when there are none.
@@ -79,6 +81,7 @@ impl Compactor {
             state: Mutex::new(None),
             busy: Mutex::new(BTreeSet::new()),
             reopened: Mutex::new(BTreeMap::new()),
+            noted: Mutex::default(),
             pins: Mutex::default(),
             witnesses: None,
         }

@@ -396,6 +396,43 @@ async fn a_damaged_object_is_counted_and_the_others_are_absorbed() {
     assert!(reader::all_samples(&world.store, &view).await.is_err());
 }
 
+#[tokio::test]
+async fn a_damaged_object_is_recorded_as_lost_until_it_is_absorbed_after_all() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    let bad = world.accept(hour("cpu", 9)).await;
+    let key = world.store.path(&format!("l0/{bad}"));
+    let whole = world.memory.bytes(&key).unwrap();
+    world.memory.damage(&key, bytes_of("not Parquet"));
+    let losses = async || stele_table::losses(&world.store).await.unwrap();
+    compactor.absorb(&ALL).await.unwrap();
+    let noticed_us = world.clock.now_us();
+    assert_eq!(losses().await, [stele_table::Loss::of_l0(bad, noticed_us)]);
+    // Met again and again, by this process and by others, it is one loss.
+    world.clock.advance(HOUR_US);
+    for compactor in [&compactor, &world.compactor(2)] {
+        compactor.absorb(&ALL).await.unwrap();
+    }
+    assert_eq!(losses().await, [stele_table::Loss::of_l0(bad, noticed_us)]);
+    world.memory.damage(&key, whole);
+    assert_eq!(compactor.absorb(&ALL).await.unwrap().objects, 1);
+    assert_eq!(losses().await, []);
+}
+
+#[tokio::test]
+async fn a_record_that_is_damaged_keeps_no_batch_from_being_absorbed() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    let bad = world.accept(hour("cpu", 9)).await;
+    let key = world.store.path(&format!("l0/{bad}"));
+    world.memory.damage(&key, bytes_of("not Parquet"));
+    let record = "control/losses/00000000000000000000.json";
+    world.store.put_new(record, bytes_of("{}")).await.unwrap();
+    world.accept(hour("mem", 9)).await;
+    let report = compactor.absorb(&ALL).await.unwrap();
+    assert_eq!((report.objects, report.damaged), (1, 1));
+}
+
 fn bytes_of(text: &str) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(text.as_bytes())
 }

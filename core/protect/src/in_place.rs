@@ -21,9 +21,11 @@ use stele_model::{Clock, Day, Digest, ErrorKind, Ids, L0Name, WindowSet};
 use stele_store::keys;
 use stele_table::{
     Commit, CommitKind, Content, FileEntry, Frozen, LedgerRow, OperationId, Outcome, PinName,
-    PinState, Pins, Restored, TableLog, TableState, deletion_frozen, lift_deletion_freeze,
-    set_deletion_frozen,
+    PinState, Pins, Restored, TableLog, TableState, change_losses, deletion_frozen,
+    lift_deletion_freeze, set_deletion_frozen,
 };
+
+use crate::losses::{is_of_restores, lost_batches};
 
 /// Files read at once; each is held in memory whole.
 const READS: usize = 4;
@@ -189,8 +191,7 @@ pub async fn restore_in_place(
 ) -> Result<InPlace> {
     let mut newest = log.load().await?.ok_or(stele_table::Error::NoTable)?;
     if let Some(version) = restored_by(&newest, confirmed) {
-        abandon_in_place(log, name, clock).await?;
-        return Ok(InPlace::Restored { version });
+        return finish(log, name, &newest, version, clock).await;
     }
     let reason = hold_of(name);
     match deletion_frozen(log.store()).await? {
@@ -226,18 +227,35 @@ pub async fn restore_in_place(
         match log.commit(&newest, plan.commit(clock, ids)).await? {
             Outcome::Committed(state) => {
                 let version = restored_by(&state, confirmed).unwrap_or(state.version);
-                abandon_in_place(log, name, clock).await?;
-                return Ok(InPlace::Restored { version });
+                return finish(log, name, &state, version, clock).await;
             }
             Outcome::Moved(state) => newest = state,
         }
         // An attempt of before can have landed.
         if let Some(version) = restored_by(&newest, confirmed) {
-            abandon_in_place(log, name, clock).await?;
-            return Ok(InPlace::Restored { version });
+            return finish(log, name, &newest, version, clock).await;
         }
     }
     Err(InPlaceError::Contended { attempts: ATTEMPTS })
+}
+
+/// After the commit: what it lost is recorded, and the hold is lifted. A record that fails is the
+/// error, and no reason to hold: what the table says is lost can be recorded later, too.
+async fn finish(
+    log: &TableLog,
+    name: &PinName,
+    state: &TableState,
+    version: u64,
+    clock: &dyn Clock,
+) -> Result<InPlace> {
+    let recorded = async {
+        let found = lost_batches(log, state, clock.now_us()).await?;
+        change_losses(log.store(), &found, is_of_restores(state)).await
+    };
+    let recorded = recorded.await;
+    abandon_in_place(log, name, clock).await?;
+    recorded?;
+    Ok(InPlace::Restored { version })
 }
 
 async fn check_held(log: &TableLog, reason: &str, since_us: i64) -> Result<()> {

@@ -14,6 +14,7 @@ mod history;
 mod holdings;
 mod in_place;
 mod ladder;
+mod losses;
 mod migrate;
 mod pinned;
 mod prove;
@@ -32,6 +33,7 @@ pub use in_place::{
     InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, in_place_plan, restore_in_place,
 };
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
+pub use losses::record_losses;
 pub use migrate::{
     Lag, MigrateError, MigrateOptions, Migration, Missing, Promoted, RetirePlan, Step, SyncReport,
     TierSynced, init,

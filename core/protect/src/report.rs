@@ -1,5 +1,6 @@
 //! What verify found.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,9 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// How many things are wrong.
     pub findings_total: u64,
+    /// The objects among them, also those beyond the findings that are kept.
+    #[serde(skip)]
+    pub(crate) suspects: BTreeSet<String>,
 }
 
 impl VerifyReport {
@@ -121,11 +125,15 @@ impl VerifyReport {
         object: impl Into<String>,
         what: impl fmt::Display,
     ) {
+        let object = object.into();
         self.findings_total += 1;
+        if check == Check::Objects {
+            self.suspects.insert(object.clone());
+        }
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding {
                 check,
-                object: object.into(),
+                object,
                 what: what.to_string(),
             });
         }

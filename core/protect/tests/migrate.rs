@@ -14,11 +14,13 @@ use stele_compact::{Budget, Compactor, reader};
 use stele_ingest::{Ingestor, Options};
 use stele_model::time::{HOUR_US, MINUTE_US, SECOND_US};
 use stele_model::{Ids, NO_EXTRA, Row, Rows, Series, TenantId, TierId};
-use stele_protect::{MigrateError, MigrateOptions, Migration, Step, init, verify};
+use stele_protect::{MigrateError, MigrateOptions, Migration, Step, init, record_losses, verify};
 use stele_store::{
     Cut, RepairIntent, Role, Tier, TierSet, TierState, Tiers, WritePolicy, newest_epoch,
 };
-use stele_table::{Owner, TableLog, View};
+use stele_table::{
+    Loss, LossKind, LostObject, Owner, TableLog, View, change_losses, losses, note_losses,
+};
 use stele_testkit::oracle::Samples;
 use stele_testkit::{ManualClock, MemoryStore};
 
@@ -321,6 +323,12 @@ async fn what_one_tier_lost_is_brought_back_from_the_other() {
     ] {
         world.memory.lose(world.memory.keys(lost).first().unwrap());
     }
+    for name in ["a", "b"] {
+        let log = world.log(name);
+        let report = verify(log.store(), &log, &|_| {}).await;
+        record_losses(&log, &report, 1).await.unwrap();
+        assert_eq!(losses(log.store()).await.unwrap().len(), 1, "{name}");
+    }
     let report = work.sync(&|_, _| {}).await.unwrap();
     let done = &report.tiers[0];
     assert_eq!((done.returned, done.healed), (1, 2), "{done:?}");
@@ -328,7 +336,41 @@ async fn what_one_tier_lost_is_brought_back_from_the_other() {
         assert_eq!(with.first_difference(&world.samples(name).await), None);
         let report = verify(world.log(name).store(), &world.log(name), &|_| {}).await;
         assert_eq!(report.findings, []);
+        // Whole again, they are taken back on the tier that had lost them.
+        let left = losses(world.log(name).store()).await.unwrap();
+        assert_eq!(left, [], "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_mirror_knows_the_batches_that_a_restore_lost_and_no_file_of_the_primary() {
+    let world = World::new().await;
+    let work = world.migration(world.store());
+    let add = world.step(async || work.add(id("b"), "b", Role::Mirror).await);
+    add.await.unwrap();
+    let log = world.log("a");
+    let state = log.load().await.unwrap().unwrap();
+    let file = state.files.values().next().unwrap();
+    let of_file = Loss::of_file(LossKind::FileMissing, file, 1);
+    let of_restore = Loss {
+        kind: LossKind::BatchRevoked,
+        object: LostObject::Restore {
+            version: 3,
+            batches: 2,
+        },
+        metrics: None,
+        rows: None,
+        ..of_file.clone()
+    };
+    let (a, b) = (world.log("a"), world.log("b"));
+    let both = [of_file, of_restore.clone()];
+    note_losses(a.store(), &both).await.unwrap();
+    work.sync(&|_, _| {}).await.unwrap();
+    assert_eq!(losses(b.store()).await.unwrap(), [of_restore]);
+    // Taken back on the primary, it is so on the mirror.
+    change_losses(a.store(), &[], |_| true).await.unwrap();
+    work.sync(&|_, _| {}).await.unwrap();
+    assert_eq!(losses(b.store()).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result, from_datafusion};
 use crate::guard::{self, Checked};
+use crate::losses::{Coverage, Losses};
 use crate::nearest::nearest;
 use crate::scan::Scope;
 use crate::scan::footer::Footers;
@@ -137,6 +138,31 @@ impl QueryEngine {
         sql: &str,
         as_of: Option<&AsOf>,
     ) -> Result<QueryStream> {
+        self.start(log, sql, as_of, false).await
+    }
+
+    /// Like [`QueryEngine::query_as_of`], and the stream says what is known to be lost of the
+    /// windows that the query reads: [`QueryStream::coverage`]. That is a LIST more, and a GET when
+    /// there ever was a loss.
+    ///
+    /// # Errors
+    /// As there, and for a damaged record of losses.
+    pub async fn query_covered(
+        &self,
+        log: &Arc<TableLog>,
+        sql: &str,
+        as_of: Option<&AsOf>,
+    ) -> Result<QueryStream> {
+        self.start(log, sql, as_of, true).await
+    }
+
+    async fn start(
+        &self,
+        log: &Arc<TableLog>,
+        sql: &str,
+        as_of: Option<&AsOf>,
+        is_covered: bool,
+    ) -> Result<QueryStream> {
         let config = &self.inner.config;
         let bounds = Bounds {
             rows_max: config.rows_max,
@@ -150,7 +176,11 @@ impl QueryEngine {
         let run = async move {
             let turn = Arc::clone(&inner.turns).acquire_owned().await;
             let turn = Arc::new(turn.expect("the semaphore is never closed"));
-            let table = Table { log: &log, as_of };
+            let table = Table {
+                log: &log,
+                as_of,
+                is_covered,
+            };
             inner.run(&table, &sql, bounds, turn).await
         };
         let runtime = self.runtime.as_ref().expect("taken out only on drop");
@@ -188,6 +218,8 @@ struct Table<'a> {
     log: &'a TableLog,
     /// `None` for the newest version and what is not absorbed.
     as_of: Option<AsOf>,
+    /// Whether the answer says what is lost of what it reads.
+    is_covered: bool,
 }
 
 impl Table<'_> {
@@ -197,6 +229,12 @@ impl Table<'_> {
             Some(as_of) => View::as_of(self.log, as_of).await.map_err(Error::as_of)?,
         };
         Ok(Arc::new(view))
+    }
+
+    /// The losses that count in `view`.
+    async fn losses(&self, view: &View) -> Result<Arc<Losses>> {
+        let recorded = stele_table::losses(self.log.store()).await?;
+        Ok(Arc::new(Losses::of(recorded, view, self.as_of.is_none())))
     }
 }
 
@@ -214,7 +252,8 @@ impl Inner {
             Checked::Describe(name) => self.describe(table.log, &name)?,
         };
         let batch = batch.map_err(|e| self.sort(e))?;
-        Ok(QueryStream::of(batch, bounds, turn))
+        let coverage = table.is_covered.then(Coverage::default);
+        Ok(QueryStream::of(batch, bounds, turn).covered(coverage))
     }
 
     fn describe(
@@ -227,7 +266,8 @@ impl Inner {
             state: Arc::default(),
             l0: Vec::new(),
         });
-        let sources = tables::sources(&self.scope(log, nothing), Named::default());
+        let scope = self.scope(log, nothing, false);
+        let sources = tables::sources(&scope, Named::default());
         let sources = sources.map_err(|e| self.sort(e))?;
         match sources.get(plain) {
             Some(source) => Ok(tables::describe(&source.schema())),
@@ -242,7 +282,7 @@ impl Inner {
         from_datafusion(error, self.config.memory_pool_bytes)
     }
 
-    fn scope(&self, log: &TableLog, view: Arc<View>) -> Arc<Scope> {
+    fn scope(&self, log: &TableLog, view: Arc<View>, is_covered: bool) -> Arc<Scope> {
         Arc::new(Scope {
             store: log.store().clone(),
             view,
@@ -250,6 +290,7 @@ impl Inner {
             target_partitions: self.config.target_partitions.max(1),
             sketch: self.config.sketch,
             gone: Arc::new(AtomicBool::new(false)),
+            reads: is_covered.then(Mutex::default),
         })
     }
 
@@ -261,12 +302,22 @@ impl Inner {
         bounds: Bounds,
         turn: Turn,
     ) -> Result<QueryStream> {
+        let is_shown = names_table(statement, "coverage");
+        let is_asked = is_shown || table.is_covered;
         for attempt in 1..=ATTEMPTS {
-            let scope = self.scope(table.log, table.view().await?);
-            let answer = match self.execute(table.log, &scope, statement).await {
+            let scope = self.scope(table.log, table.view().await?, table.is_covered);
+            let losses = match is_asked {
+                true => Some(table.losses(&scope.view).await?),
+                false => None,
+            };
+            let shown = losses.clone().filter(|_| is_shown);
+            let answer = match self.execute(table.log, &scope, statement, shown).await {
                 Ok(stream) => QueryStream::start(stream, bounds, Arc::clone(&turn)).await,
                 Err(error) => Err(error),
             };
+            let coverage = losses.filter(|_| table.is_covered);
+            let coverage = coverage.map(|losses| losses.cover(&scope.view, &scope.reads()));
+            let answer = answer.map(|stream| stream.covered(coverage));
             match answer {
                 Err(error) if scope.gone.load(Ordering::Relaxed) => {
                     tracing::info!(attempt, %error, "a data file is gone: reading anew");
@@ -282,13 +333,13 @@ impl Inner {
         log: &TableLog,
         scope: &Arc<Scope>,
         statement: &Statement,
+        coverage: Option<Arc<Losses>>,
     ) -> Result<SendableRecordBatchStream> {
         let ledger = if names_table(statement, "ledger") {
             log.ledger(&scope.view.state).await?
         } else {
             Ledger::default()
         };
-        let coverage = names_table(statement, "coverage");
         let named = Named { ledger, coverage };
         let state = session::started(&self.template, self.clock.now_us());
         let planned = async {

@@ -78,6 +78,14 @@ pub enum Error {
         /// The name as sent.
         name: String,
     },
+    /// A switch that is neither on nor off.
+    #[error("{name}={value:?} is neither 0 nor 1")]
+    NoSwitch {
+        /// The parameter.
+        name: &'static str,
+        /// Its value as sent, shortened.
+        value: String,
+    },
     /// A list or a struct where only plain values can stand.
     #[error("column {column:?} holds lists or structs, which CSV cannot say; ask for JSON")]
     NotTabular {
@@ -155,7 +163,9 @@ impl Error {
             | Self::NotInParquet { .. }
             | Self::NotTabular { .. }
             | Self::Invalid { .. } => ErrorKind::InvalidQuery,
-            Self::NoSuchFormat { .. } | Self::NoQuery | Self::NotText => ErrorKind::Malformed,
+            Self::NoSuchFormat { .. } | Self::NoSwitch { .. } | Self::NoQuery | Self::NotText => {
+                ErrorKind::Malformed
+            }
             Self::Deadline { .. } => ErrorKind::QueryTimeout,
             Self::Vanished { .. } | Self::Scan(_) => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,

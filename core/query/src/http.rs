@@ -1,4 +1,5 @@
-//! `POST /sql` (the body is the SQL text) and `GET /sql?q=`, with `format=` and `as_of=`.
+//! `POST /sql` (the body is the SQL text) and `GET /sql?q=`, with `format=`, `as_of=` and
+//! `coverage=`.
 //!
 //! Errors are `{"error":{"kind","message"}}` with the status of their kind, as long as no byte of
 //! the answer was sent. After that a failure breaks the connection: the body's stream yields an
@@ -27,6 +28,17 @@ const RETRY_AFTER_SECS: &str = "2";
 
 /// The tier that answered, when it was not the primary.
 const MIRROR: HeaderName = HeaderName::from_static("stele-mirror");
+
+/// What is known to be lost of what a query read, when it was asked.
+const COVERAGE: HeaderName = HeaderName::from_static("stele-coverage");
+
+/// What is asked of the tables.
+struct Asked<'a> {
+    sql: &'a str,
+    as_of: Option<AsOf>,
+    format: Format,
+    is_covered: bool,
+}
 
 /// What `/sql` answers from.
 ///
@@ -57,6 +69,7 @@ struct Parameters {
     q: Option<String>,
     format: Option<String>,
     as_of: Option<String>,
+    coverage: Option<String>,
 }
 
 async fn by_query(
@@ -102,20 +115,25 @@ async fn answer(
     headers: &HeaderMap,
 ) -> Response {
     let answered = async {
-        let format = chosen(parameters.format.as_deref(), headers)?;
         let as_of = parameters.as_of.as_deref().map(str::parse::<AsOf>);
-        let as_of = as_of.transpose().map_err(Error::as_of)?;
+        let asked = Asked {
+            sql,
+            as_of: as_of.transpose().map_err(Error::as_of)?,
+            format: chosen(parameters.format.as_deref(), headers)?,
+            is_covered: switch("coverage", parameters.coverage.as_deref())?,
+        };
         if sql.trim().is_empty() {
             return Err(Error::NoQuery);
         }
         let tenant = tenant.as_ref().map_or(&state.tenant, |given| &given.0);
-        let (encoded, mirror) = ask(state, tenant, sql, as_of.as_ref(), format).await?;
-        Ok::<_, Error>((format, encoded, mirror))
+        let (encoded, mirror) = ask(state, tenant, &asked).await?;
+        Ok::<_, Error>((asked.format, encoded, mirror))
     };
     match answered.await {
         Err(error) => error_response(&error),
         Ok((format, encoded, mirror)) => {
             let length = encoded.complete_bytes();
+            let coverage = encoded.coverage().map(ToString::to_string);
             let chunks = encoded.map(|chunk| {
                 chunk.inspect_err(|e| {
                     tracing::warn!(cause = %chain(e), "an answer broke off after its first byte");
@@ -131,6 +149,9 @@ async fn answer(
             if let Some(Ok(mirror)) = mirror.map(|tier| HeaderValue::from_str(tier.as_str())) {
                 headers.insert(MIRROR, mirror);
             }
+            if let Some(Ok(coverage)) = coverage.map(HeaderValue::try_from) {
+                headers.insert(COVERAGE, coverage);
+            }
             response
         }
     }
@@ -140,9 +161,7 @@ async fn answer(
 async fn ask(
     state: &QueryState,
     tenant: &TenantId,
-    sql: &str,
-    as_of: Option<&AsOf>,
-    format: Format,
+    asked: &Asked<'_>,
 ) -> Result<(Encoded, Option<TierId>)> {
     let mut tables = state.tables.tables_of(tenant).into_iter().peekable();
     while let Some(Readable { log, mirror }) = tables.next() {
@@ -150,8 +169,12 @@ async fn ask(
             return Err(Error::OtherTenant);
         }
         let answered = async {
-            let batches = state.engine.query_as_of(&log, sql, as_of).await?;
-            output::encode(batches, format).await
+            let (engine, as_of) = (&state.engine, asked.as_of.as_ref());
+            let batches = match asked.is_covered {
+                true => engine.query_covered(&log, asked.sql, as_of).await?,
+                false => engine.query_as_of(&log, asked.sql, as_of).await?,
+            };
+            output::encode(batches, asked.format).await
         };
         match answered.await {
             Err(error) if is_of_tier(&error) && tables.peek().is_some() => {
@@ -168,6 +191,17 @@ async fn ask(
 /// Whether another tier may answer what this one cannot.
 fn is_of_tier(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt)
+}
+
+fn switch(name: &'static str, value: Option<&str>) -> Result<bool> {
+    match value {
+        None | Some("0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(Error::NoSwitch {
+            name,
+            value: other.chars().take(40).collect(),
+        }),
+    }
 }
 
 fn chosen(format: Option<&str>, headers: &HeaderMap) -> Result<Format> {

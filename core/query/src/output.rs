@@ -24,6 +24,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
 use crate::error::{Error, Result};
+use crate::losses::Coverage;
 use crate::stream::QueryStream;
 
 /// Values encoded at once: wide rows of long texts would otherwise make chunks without a bound.
@@ -130,6 +131,13 @@ pub async fn encode(batches: QueryStream, format: Format) -> Result<Encoded> {
 }
 
 impl Encoded {
+    /// What is known to be lost of what the answer was made from; `None` when that was not asked
+    /// for.
+    #[must_use]
+    pub fn coverage(&self) -> Option<&Coverage> {
+        self.batches.coverage()
+    }
+
     /// Whether every chunk is already made, and of how many bytes.
     #[must_use]
     pub fn complete_bytes(&self) -> Option<u64> {

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
 use crate::error::{Error, Result, from_datafusion};
+use crate::losses::Coverage;
 
 /// Bytes of the answer held back before its first byte is given out.
 const HEAD_BYTES: usize = 256 << 10;
@@ -53,6 +54,8 @@ pub struct QueryStream {
     rest: Option<Rest>,
     bounds: Bounds,
     timer: Pin<Box<Sleep>>,
+    /// What is lost of what it was made from, when that was asked for.
+    coverage: Option<Coverage>,
     _turn: Turn,
 }
 
@@ -76,6 +79,7 @@ impl QueryStream {
             rest: None,
             bounds,
             timer: Box::pin(tokio::time::sleep_until(bounds.deadline)),
+            coverage: None,
             _turn: turn,
         }
     }
@@ -109,6 +113,7 @@ impl QueryStream {
             rest,
             bounds,
             timer: Box::pin(tokio::time::sleep_until(bounds.deadline)),
+            coverage: None,
             _turn: turn,
         })
     }
@@ -117,6 +122,18 @@ impl QueryStream {
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    /// What is known to be lost of what the answer was made from; `None` when that was not asked
+    /// for.
+    #[must_use]
+    pub fn coverage(&self) -> Option<&Coverage> {
+        self.coverage.as_ref()
+    }
+
+    pub(crate) fn covered(mut self, coverage: Option<Coverage>) -> Self {
+        self.coverage = coverage;
+        self
     }
 
     pub(crate) fn bytes_max(&self) -> u64 {

@@ -18,6 +18,7 @@ use stele_model::Resolution;
 use stele_table::{Ledger, LedgerRow};
 
 use crate::coverage;
+use crate::losses::Losses;
 use crate::scan::{SampleTable, Scope};
 use crate::tag_list;
 
@@ -43,7 +44,7 @@ pub(crate) const TABLES: [(&str, &str); 8] = [
     ),
     (
         "coverage",
-        "each hour that has data: open, sealed or late, and its rows where known",
+        "each hour that has data: open, sealed or late, its rows where known, and what is lost of it",
     ),
     (
         "ledger",
@@ -55,7 +56,8 @@ pub(crate) const TABLES: [(&str, &str); 8] = [
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     pub(crate) ledger: Ledger,
-    pub(crate) coverage: bool,
+    /// The losses that the table `coverage` shows.
+    pub(crate) coverage: Option<Arc<Losses>>,
 }
 
 /// The sources of all tables; `ledger` and `coverage` are empty unless asked for.
@@ -87,7 +89,8 @@ pub(crate) fn sources(
     let tags = tag_list::view(series.clone())?;
     tables.insert("series", source(Arc::new(ViewTable::new(series, None))));
     tables.insert("tags", source(Arc::new(ViewTable::new(tags, None))));
-    let windows = named.coverage.then(|| coverage::rows(&scope.view));
+    let windows = named.coverage.as_ref();
+    let windows = windows.map(|losses| coverage::rows(&scope.view, losses));
     let windows = Vec::from_iter(windows.transpose()?);
     let windows = MemTable::try_new(coverage::table_schema(), vec![windows])?;
     tables.insert("coverage", source(Arc::new(windows)));

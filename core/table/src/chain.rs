@@ -9,6 +9,8 @@ use crate::error::{Damage, Error, Result};
 
 /// How often a lost race over the next link is repeated.
 const RACES_MAX: u32 = 16;
+/// No link is longer.
+const LINK_BYTES_MAX: usize = 8 << 20;
 
 /// One chain.
 pub(crate) struct Chain(pub &'static str);
@@ -26,7 +28,7 @@ impl Chain {
         format!("{}/{}", keys::CONTROL, self.0)
     }
 
-    fn key(&self, n: u64) -> String {
+    pub fn key(&self, n: u64) -> String {
         format!("{}/{n:020}.json", self.prefix())
     }
 
@@ -48,6 +50,10 @@ impl Chain {
         let key = self.key(number);
         let bytes = store.get_opt(&key).await?;
         let bytes = bytes.ok_or_else(|| Error::corrupt(&key, Damage::Missing))?;
+        if bytes.len() > LINK_BYTES_MAX {
+            let limit_bytes = LINK_BYTES_MAX as u64;
+            return Err(Error::corrupt(&key, Damage::TooLarge { limit_bytes }));
+        }
         let json = sealed::unseal(&bytes);
         let json = json.ok_or_else(|| Error::corrupt(&key, Damage::value("check", "")))?;
         let value = serde_json::from_slice(&json);
@@ -65,16 +71,26 @@ impl Chain {
         store: &TenantStore,
         next: impl Fn(Option<&Link<T>>) -> Option<T>,
     ) -> Result<()> {
+        self.decide(store, |last| Ok((next(last), ()))).await
+    }
+
+    /// Like [`Chain::append`], of what may fail, and answers what `next` says beside the link.
+    pub async fn decide<T: Serialize + DeserializeOwned, R>(
+        &self,
+        store: &TenantStore,
+        next: impl Fn(Option<&Link<T>>) -> Result<(Option<T>, R)>,
+    ) -> Result<R> {
         for _ in 0..RACES_MAX {
             let last = self.last(store).await?;
-            let Some(value) = next(last.as_ref()) else {
-                return Ok(());
+            let (value, said) = next(last.as_ref())?;
+            let Some(value) = value else {
+                return Ok(said);
             };
             let key = self.key(last.map_or(0, |link| link.number.saturating_add(1)));
             let bytes = serde_json::to_vec(&value);
             let bytes = bytes.map_err(|error| Error::corrupt(&key, Damage::Json(error)))?;
             match store.put_new(&key, sealed::seal(&bytes)).await? {
-                Put::Created | Put::Same => return Ok(()),
+                Put::Created | Put::Same => return Ok(said),
                 Put::Other(_) => {}
             }
         }

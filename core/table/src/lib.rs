@@ -35,6 +35,7 @@ mod index;
 mod ledger;
 mod load;
 mod log;
+mod losses;
 mod pause;
 mod pin;
 mod pins;
@@ -64,6 +65,10 @@ pub use freeze::{Frozen, deletion_frozen, lift_deletion_freeze, set_deletion_fro
 pub use index::{LogIndex, Verdict};
 pub use ledger::{Conflicts, Ledger, LedgerRow};
 pub use log::{Options, TableLog};
+pub use losses::{
+    LOSSES_MAX, Loss, LossKind, LossesChanged, LostObject, MetricRange, change_losses, losses,
+    note_losses,
+};
 pub use pause::{Paused, rollups_paused, set_rollups_paused};
 pub use pin::{Content, Mark, Pin, PinName, Sums, Why};
 pub use pins::{PinState, Pins, StoredMark, StoredPin};

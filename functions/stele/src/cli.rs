@@ -148,6 +148,9 @@ pub struct SqlArgs {
     /// Read the table as it was: a version's number, a time (RFC 3339) or a snapshot's name.
     #[arg(long, value_name = "WHEN")]
     pub as_of: Option<AsOf>,
+    /// Say on standard error whether anything of the windows that the query reads is lost.
+    #[arg(long)]
+    pub coverage: bool,
     /// How rows are printed [default: table on a terminal, else json].
     #[arg(long, value_name = "FORM")]
     pub format: Option<Format>,
@@ -492,6 +495,9 @@ pub struct VerifyArgs {
     /// Only this tenant [default: every tenant of the store].
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
+    /// Record what is lost, for the table `coverage`, and take back what is whole again.
+    #[arg(long)]
+    pub record: bool,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,

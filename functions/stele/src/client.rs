@@ -11,6 +11,8 @@ use stele_table::AsOf;
 
 /// How often a request that may succeed later is sent.
 const ATTEMPTS_MAX: u32 = 8;
+/// What is known to be lost of what a query read.
+const COVERAGE: &str = "stele-coverage";
 
 /// A server and the token it is shown.
 #[derive(Debug, Clone)]
@@ -61,7 +63,8 @@ impl Client {
         })
     }
 
-    /// Runs a query and hands each piece of the body on as it arrives.
+    /// Runs a query and hands each piece of the body on as it arrives. With `covered` it is asked
+    /// what is lost of what the query reads; the answer is the server's word for it.
     ///
     /// # Errors
     /// When the server cannot be reached, refuses the query, or breaks off.
@@ -70,17 +73,24 @@ impl Client {
         query: String,
         format: &str,
         as_of: Option<&AsOf>,
+        covered: bool,
         mut piece: impl FnMut(&[u8]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<String>> {
         let request = self.http.post(format!("{}/sql", self.url));
         let as_of = as_of.map(|as_of| ("as_of", as_of.to_string()));
         let request = request.query(&[("format", format)]).query(&[as_of]);
+        let request = match covered {
+            true => request.query(&[("coverage", "1")]),
+            false => request,
+        };
         let response = checked(self.send(request.body(query)).await?).await?;
+        let coverage = response.headers().get(COVERAGE);
+        let coverage = coverage.and_then(|value| value.to_str().ok().map(str::to_owned));
         let mut body = response.bytes_stream();
         while let Some(bytes) = body.next().await {
             piece(&bytes.context("the answer broke off; what was printed is not complete")?)?;
         }
-        Ok(())
+        Ok(coverage)
     }
 
     /// `GET path` as JSON.

@@ -11,13 +11,14 @@ use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use stele_compact::{Progress, SettleReport, Stage};
+use stele_model::chain;
 use stele_model::time::rfc3339;
 use stele_node::Node;
-use stele_protect::VerifyReport;
-use stele_query::{QueryEngine, output as encoding};
+use stele_protect::{VerifyReport, record_losses};
+use stele_query::{QueryEngine, QueryStream, output as encoding};
 use stele_runtime::Config;
 use stele_store::Tier;
-use stele_table::{AsOf, rollups_paused, set_rollups_paused};
+use stele_table::{LossesChanged, rollups_paused, set_rollups_paused};
 
 use crate::cli::{
     Format, RollupsAction, RollupsArgs, SettleArgs, SqlArgs, StatusArgs, Target, VerifyArgs,
@@ -68,20 +69,23 @@ pub async fn sql(args: SqlArgs, config: Config) -> anyhow::Result<ExitCode> {
         }
         output::write(bytes)
     };
-    if args.target.store.is_some() {
-        local_sql(
-            &to_read(&args.target, &config)?,
-            &config,
-            (&query, args.as_of.as_ref()),
-            wire,
-            &mut piece,
-        )
-        .await?;
+    let as_of = args.as_of.as_ref();
+    let coverage = if args.target.store.is_some() {
+        let node = to_read(&args.target, &config)?;
+        let engine = engine(&node, &config)?;
+        let answer = match args.coverage {
+            true => engine.query_covered(&node.log, &query, as_of).await?,
+            false => engine.query_as_of(&node.log, &query, as_of).await?,
+        };
+        let coverage = answer.coverage().map(ToString::to_string);
+        print(answer, wire, &mut piece).await?;
+        coverage
     } else {
         let client = client(&args.target, &config);
-        let as_of = args.as_of.as_ref();
-        client.sql(query, wire, as_of, &mut piece).await?;
-    }
+        client
+            .sql(query, wire, as_of, args.coverage, &mut piece)
+            .await?
+    };
     if form == Format::Table {
         let rows = serde_json::Deserializer::from_slice(&held).into_iter();
         let rows: Vec<Map<String, Value>> = rows.collect::<Result<_, _>>()?;
@@ -89,23 +93,25 @@ pub async fn sql(args: SqlArgs, config: Config) -> anyhow::Result<ExitCode> {
     } else if form == Format::Json && last != b'\n' {
         output::line("")?;
     }
+    if args.coverage {
+        let coverage = coverage.context("the server did not say what is lost: it is older")?;
+        eprintln!("coverage: {}", output::escape(&coverage));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn local_sql(
-    node: &Node,
-    config: &Config,
-    (query, as_of): (&str, Option<&AsOf>),
+fn engine(node: &Node, config: &Config) -> anyhow::Result<QueryEngine> {
+    let sketch = config.sketch.unwrap_or(true);
+    let limits = settings::query_config(config, sketch)?;
+    Ok(QueryEngine::new(limits, Arc::clone(&node.clock))?)
+}
+
+async fn print(
+    answer: QueryStream,
     format: &str,
     piece: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let sketch = config.sketch.unwrap_or(true);
-    let engine = QueryEngine::new(
-        settings::query_config(config, sketch)?,
-        Arc::clone(&node.clock),
-    )?;
     let format = encoding::Format::of_name(format)?;
-    let answer = engine.query_as_of(&node.log, query, as_of).await?;
     let mut body = encoding::encode(answer, format).await?;
     while let Some(bytes) = body.next().await {
         piece(&bytes?)?;
@@ -271,7 +277,20 @@ pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<Ex
         if !args.json {
             output::line(&format!("tenant {tenant}: {}", verified(&report)))?;
         }
-        reports.insert(tenant.to_string(), serde_json::to_value(&report)?);
+        let mut told = serde_json::to_value(&report)?;
+        if args.record {
+            let recorded = record_losses(&node.log, &report, node.clock.now_us()).await;
+            clean &= recorded.is_ok();
+            let recorded = recorded.map_err(|error| chain(&error).to_string());
+            if !args.json {
+                output::line(&output::escape(&said(&recorded)))?;
+            }
+            let recorded = recorded.map_or_else(|error| json!({"error": error}), |r| json!(r));
+            if let Some(told) = told.as_object_mut() {
+                told.insert("recorded".to_owned(), recorded);
+            }
+        }
+        reports.insert(tenant.to_string(), told);
     }
     let control = stele_protect::verify_control(&tier.control()).await;
     clean &= control.is_empty();
@@ -287,6 +306,17 @@ pub async fn verify_store(args: VerifyArgs, config: Config) -> anyhow::Result<Ex
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn said(recorded: &Result<LossesChanged, String>) -> String {
+    match recorded {
+        Ok(LossesChanged {
+            noted,
+            withdrawn,
+            losses,
+        }) => format!("  losses on record: {losses}; new: {noted}; over: {withdrawn}"),
+        Err(error) => format!("  what is lost was NOT recorded: {error}"),
+    }
 }
 
 fn verified(report: &VerifyReport) -> String {

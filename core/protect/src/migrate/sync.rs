@@ -9,6 +9,7 @@ use stele_table::TableLog;
 
 use super::heal::heal;
 use super::{MigrateError, Migration, Now, Result, lock, tenants_of, usable};
+use crate::losses::copy_lost_batches;
 use crate::replicate::{
     L0Report, ReplicateError, ReplicateReport, SettingsReport, copy_control, copy_l0,
     copy_settings, replicate,
@@ -287,6 +288,10 @@ impl Pair<'_> {
             false => L0Report::default(),
         };
         let healed = healed + heal(self.to, self.from).await?;
+        // After the log: the mirror knows the restores that these are about.
+        if let Err(error) = copy_lost_batches(stores.0, stores.1).await {
+            tracing::error!(%error, "the record of lost batches was not copied");
+        }
         Ok(Copied {
             settings,
             table,

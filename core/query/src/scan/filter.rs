@@ -23,6 +23,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use stele_format::schema;
+use stele_model::FileStats;
 
 use crate::text::same_memory;
 
@@ -211,6 +212,14 @@ fn compare(op: Operator, (us, exact): (i64, bool)) -> Option<TsRange> {
 }
 
 impl Conditions {
+    /// Whether a file with these statistics may hold a row that is wanted.
+    pub(crate) fn may_match(&self, stats: &FileStats) -> bool {
+        let is_of_metric =
+            |metric: &Arc<TextCondition>| metric.may_match(&stats.metric_min, &stats.metric_max);
+        self.ts.overlaps(stats.ts_min_us, stats.ts_max_us)
+            && self.metric.as_ref().is_none_or(is_of_metric)
+    }
+
     /// The conditions in those of `filters` for which [`is_exact`] holds; others are ignored.
     ///
     /// # Errors

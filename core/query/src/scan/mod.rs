@@ -20,8 +20,8 @@ pub(crate) mod reader;
 pub(crate) mod rows;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -30,9 +30,9 @@ use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use stele_format::schema;
-use stele_model::Resolution;
+use stele_model::{Resolution, WindowSet};
 use stele_store::TenantStore;
-use stele_table::View;
+use stele_table::{FileEntry, View};
 
 use self::footer::Footers;
 
@@ -45,6 +45,49 @@ pub(crate) struct Scope {
     pub(crate) sketch: bool,
     /// Set when a data file was gone: the query starts over with a new view.
     pub(crate) gone: Arc<AtomicBool>,
+    /// What the scans read, when somebody wants to know.
+    pub(crate) reads: Option<Mutex<Vec<Read>>>,
+}
+
+/// What one scan reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Read {
+    pub(crate) resolution: Resolution,
+    conditions: filter::Conditions,
+}
+
+impl Read {
+    /// Whether the rows that `file` holds may be among those wanted, by the log's statistics.
+    pub(crate) fn may_hold(&self, file: &FileEntry) -> bool {
+        self.conditions.may_match(&file.stats)
+    }
+
+    /// The windows of the wanted time.
+    pub(crate) fn within(&self, windows: &WindowSet) -> WindowSet {
+        plan::overlapping(windows, &self.conditions)
+    }
+}
+
+impl Scope {
+    /// What its scans have read so far.
+    pub(crate) fn reads(&self) -> Vec<Read> {
+        let reads = self.reads.as_ref();
+        let reads = reads.map(|reads| reads.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        reads.unwrap_or_default()
+    }
+
+    fn note(&self, resolution: Resolution, conditions: &filter::Conditions) {
+        if let Some(reads) = &self.reads
+            && !conditions.ts.is_empty()
+        {
+            let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
+            let conditions = conditions.clone();
+            reads.push(Read {
+                resolution,
+                conditions,
+            });
+        }
+    }
 }
 
 /// One of `samples`, `rollup_60s`, `rollup_15m`, `rollup_60m` at one view.
@@ -114,6 +157,8 @@ impl TableProvider for SampleTable {
             projection,
             limit,
         };
-        scan.plan(filter::Conditions::of(filters)?).await
+        let conditions = filter::Conditions::of(filters)?;
+        self.scope.note(self.resolution, &conditions);
+        scan.plan(conditions).await
     }
 }

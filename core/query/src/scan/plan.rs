@@ -125,13 +125,7 @@ impl Scan<'_> {
         let cost = Cost::default();
         let kind = FileKind::Sealed(self.resolution);
         let wanted = self.scope.view.state.files_of(kind).filter(|file| {
-            let stats = &file.stats;
-            conditions.ts.overlaps(stats.ts_min_us, stats.ts_max_us)
-                && conditions
-                    .metric
-                    .as_ref()
-                    .is_none_or(|metric| metric.may_match(&stats.metric_min, &stats.metric_max))
-                && !file.windows.difference(open).is_empty()
+            conditions.may_match(&file.stats) && !file.windows.difference(open).is_empty()
         });
         let wanted: Vec<Arc<FileEntry>> = wanted.cloned().collect();
         let selecting = wanted.into_iter().map(|file| {
@@ -332,10 +326,10 @@ impl Scan<'_> {
     }
 }
 
-/// The open windows that may hold a row of the wanted time.
-fn overlapping(open: &WindowSet, conditions: &Conditions) -> WindowSet {
+/// The windows that may hold a row of the wanted time.
+pub(super) fn overlapping(windows: &WindowSet, conditions: &Conditions) -> WindowSet {
     let wanted = |w: &Window| conditions.ts.overlaps(w.start_us(), w.end_us() - 1);
-    open.iter().filter(wanted).collect()
+    windows.iter().filter(wanted).collect()
 }
 
 /// Which conditions the selected row groups do not already satisfy as a whole.

@@ -12,6 +12,7 @@ mod exact;
 mod fixture;
 mod guarded;
 mod hostile;
+mod lost;
 mod plans;
 mod requests;
 mod simulated;
