@@ -97,6 +97,7 @@ const GRANTS: [(&str, &str); 4] = [
          with a mirror: s3:GetObject mirror/*
          with a mirror: s3:ListBucket mirror
          with a mirror: s3:PutObject data/control/epoch/*
+         with a mirror: s3:PutObject data/control/tokens/*
          with a mirror: s3:PutObject data/tenants/*/control/retention/*
          with a mirror: s3:PutObject data/tenants/*/control/rollups/*
          with a mirror: s3:PutObject data/tenants/*/idem/*
@@ -226,6 +227,10 @@ fn each(value: &Value) -> Vec<&Value> {
         Value::Array(list) => list.iter().collect(),
         one => vec![one],
     }
+}
+
+fn number_of(value: &Value) -> u64 {
+    text(value).parse().unwrap()
 }
 
 fn of_type<'a>(template: &'a Value, wanted: &str) -> BTreeMap<&'a str, &'a Value> {
@@ -533,21 +538,16 @@ fn functions(template: &Value, problems: &mut Vec<String>) {
         problems.push(format!("URLs: {urls:?}"));
     }
     for (class, sizes) in template["Mappings"]["Size"].as_object().unwrap() {
-        let number = |key: &str| text(&sizes[key]).parse::<u64>().unwrap();
-        for (budget, memory) in [
-            ("QueryBudget", "QueryMemory"),
-            ("CompactBudget", "CompactMemory"),
-            ("CompactBudget", "ProtectMemory"),
-        ] {
-            let (used, mib) = (number(budget), number(memory));
-            if used > (mib << 20) / 4 * 3 {
-                problems.push(format!("{class}: {budget} leaves no room in {mib} MiB"));
-            }
+        let number = |key: &str| number_of(&sizes[key]);
+        let (budget, mib) = (number("QueryBudget"), number("QueryMemory"));
+        if budget != (mib << 20) / 2 {
+            problems.push(format!("{class}: QueryBudget is not half of {mib} MiB"));
         }
-        if number("CompactConcurrency") < 2 * (1 + number("FanOut")) {
-            problems.push(format!(
-                "{class}: no two ticks with their fan-out may run at once"
-            ));
+        // A tick starts every minute and may take the whole time that it has.
+        let ticks =
+            number_of(&template["Resources"]["CompactFunction"]["Properties"]["Timeout"]) / 60;
+        if number("CompactConcurrency") != ticks * (1 + number("FanOut")) {
+            problems.push(format!("{class}: not {ticks} ticks with their fan-out"));
         }
     }
 }
@@ -611,6 +611,24 @@ fn problems_of_mirror(template: &Value) -> Vec<String> {
 fn the_templates_grant_keep_and_schedule_exactly_what_is_listed() {
     assert_eq!(problems(&MAIN), [""; 0]);
     assert_eq!(problems_of_mirror(&MIRROR), [""; 0]);
+}
+
+/// A function does not start with a variable that nothing reads.
+#[test]
+fn every_variable_that_is_set_is_one_that_stele_knows() {
+    let config = infra().join("../core/runtime/src/config.rs");
+    let config = std::fs::read_to_string(config).unwrap();
+    for name in FUNCTIONS {
+        let function = &MAIN["Resources"][format!("{name}Function")]["Properties"];
+        let set = function["Environment"]["Variables"].as_object().unwrap();
+        for variable in set.keys().filter(|name| name.starts_with("STELE_")) {
+            assert!(
+                config.contains(&format!("name: \"{variable}\"")),
+                "{variable}"
+            );
+        }
+        assert!(set.len() > 6, "{name}: {set:?}");
+    }
 }
 
 #[test]
@@ -732,7 +750,13 @@ fn every_rule_fails_on_a_template_that_breaks_it() {
             "a budget beyond the memory",
             "/Mappings/Size/small/QueryMemory".to_owned(),
             json!(512),
-            "small: QueryBudget leaves no room in 512 MiB",
+            "small: QueryBudget is not half of 512 MiB",
+        ),
+        (
+            "longer ticks",
+            "/Resources/CompactFunction/Properties/Timeout".to_owned(),
+            json!(900),
+            "small: not 15 ticks with their fan-out",
         ),
         (
             "silence is fine",
