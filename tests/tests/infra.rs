@@ -847,3 +847,20 @@ fn each_linter_refuses_a_broken_template() {
         assert!(said.ends_with(&format!("refused by {tool}\n")), "{said}");
     }
 }
+
+#[test]
+fn the_costs_in_the_readme_are_those_of_the_counts_and_prices() {
+    let done = Command::new(infra().join("cost")).output().unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let readme = std::fs::read_to_string(infra().join("README.md")).unwrap();
+    let table = String::from_utf8(done.stdout).unwrap();
+    assert!(table.lines().count() > 20, "{table}");
+    assert!(
+        readme.contains(table.trim()),
+        "the README has not:\n{table}"
+    );
+}
