@@ -100,7 +100,6 @@ fn rows(load: &Load, sender: usize, now_us: i64) -> Rows {
     let named = |n: usize| Series {
         metric: format!("metric.{:03}", n % 100),
         tags: format!(r#"{{"host":"host-{sender:04}","part":"{}"}}"#, n / 100),
-        ..Series::default()
     };
     let step_us = MINUTE_US / load.points as i64;
     let mut rows = Rows {
