@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use stele_compact::Budget;
 use stele_model::{Clock, TenantId};
-use stele_protect::{Step, VerifyReport};
+use stele_protect::{Step, VerifyReport, record_losses};
 use stele_runtime::SystemClock;
 use stele_table::{View, set_deletion_frozen};
 
@@ -227,8 +227,8 @@ impl Work {
         })
     }
 
-    /// Reads every object of every tenant, and freezes the deletion of one in which anything is
-    /// wrong.
+    /// Reads every object of every tenant, records what is lost, and freezes the deletion of a tenant
+    /// in which anything is wrong.
     ///
     /// # Errors
     /// When the tier set or the tenants cannot be read. What is wrong is in the report.
@@ -239,11 +239,14 @@ impl Work {
         for node in self.tenants.met() {
             let report = stele_protect::verify(&node.store, &node.log, &|_| {}).await;
             tick.tenants += 1;
+            let (tenant, now_us) = (node.store.tenant(), node.clock.now_us());
+            if let Err(error) = record_losses(&node.log, &report, now_us).await {
+                tick.failed(tenant, "recording losses", &error);
+            }
             if report.is_clean() {
                 continue;
             }
             let reason = reason(&report);
-            let tenant = node.store.tenant();
             tick.failed(
                 tenant,
                 "verify",
@@ -251,7 +254,6 @@ impl Work {
                     what: reason.clone(),
                 },
             );
-            let now_us = node.clock.now_us();
             if let Err(error) = set_deletion_frozen(&node.store, Some(&reason), now_us).await {
                 tick.failed(tenant, "freezing deletion", &error);
             }
