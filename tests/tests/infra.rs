@@ -60,6 +60,7 @@ const GRANTS: [(&str, &str); 4] = [
          s3:ListBucket data
          s3:PutObject data/control/clock
          s3:PutObject data/tenants/*/control/deletion/*
+         s3:PutObject data/tenants/*/control/losses/*
          s3:PutObject data/tenants/*/ledger/*
          s3:PutObject data/tenants/*/table/*
          sqs:SendMessage CompactDeadLetters.Arn
@@ -67,6 +68,7 @@ const GRANTS: [(&str, &str); 4] = [
          with a mirror: s3:ListBucket mirror
          with a mirror: s3:PutObject mirror/control/clock
          with a mirror: s3:PutObject mirror/tenants/*/control/deletion/*
+         with a mirror: s3:PutObject mirror/tenants/*/control/losses/*
          with a mirror: s3:PutObject mirror/tenants/*/ledger/*
          with a mirror: s3:PutObject mirror/tenants/*/table/*",
     ),
@@ -83,6 +85,7 @@ const GRANTS: [(&str, &str); 4] = [
          s3:ListBucket data
          s3:PutObject data/control/clock
          s3:PutObject data/tenants/*/control/deletion/*
+         s3:PutObject data/tenants/*/control/losses/*
          s3:PutObject data/tenants/*/ledger/*
          s3:PutObject data/tenants/*/pins/*
          s3:PutObject data/tenants/*/table/*
@@ -106,6 +109,7 @@ const GRANTS: [(&str, &str); 4] = [
          with a mirror: s3:PutObject mirror/control/epoch/*
          with a mirror: s3:PutObject mirror/control/tokens/*
          with a mirror: s3:PutObject mirror/tenants/*/control/deletion/*
+         with a mirror: s3:PutObject mirror/tenants/*/control/losses/*
          with a mirror: s3:PutObject mirror/tenants/*/control/retention/*
          with a mirror: s3:PutObject mirror/tenants/*/control/rollups/*
          with a mirror: s3:PutObject mirror/tenants/*/idem/*
