@@ -37,7 +37,8 @@ pub struct Windows {
     pub reopened: usize,
     /// The earliest closed window that is not sealed.
     pub oldest_not_sealed: Option<String>,
-    /// Since its end, seconds; 0 without one.
+    /// Since the end of the earliest closed window that was never sealed, seconds; 0 without one. A
+    /// reopened one has its rollups, but for what came late.
     #[serde(skip)]
     pub not_sealed_secs: i64,
 }
@@ -91,7 +92,7 @@ impl Windows {
             not_sealed: closed.len(),
             reopened: open.intersection(&sealed).len(),
             oldest_not_sealed: oldest.map(|window| rfc3339(window.start_us())),
-            not_sealed_secs: oldest.map_or(0, secs),
+            not_sealed_secs: closed.difference(&sealed).iter().next().map_or(0, secs),
         }
     }
 }

@@ -103,6 +103,23 @@ async fn one_run_brings_every_tenant_of_the_store_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_late_sample_of_long_ago_is_no_lag() {
+    let world = World::new().await;
+    world.work.compact(None, &budget(), &Alone).await.unwrap();
+    let [a, ..] = tenants();
+    let rows = RowGen::new(Rng::new(9), 5).rows(SystemClock.now_us() - 30 * HOUR_US, 0, 60);
+    let node = world.work.tenants.get(&a);
+    node.ingestor.accept(rows).await.unwrap().unwrap();
+    let tick = world.work.compact(None, &budget(), &Alone).await.unwrap();
+    let lag = &tick.lags[&a];
+    assert!(
+        lag.windows.reopened > 0 && lag.windows.not_sealed > 0,
+        "{lag:?}"
+    );
+    assert!(lag.secs() < 60, "{lag:?}");
+}
+
+#[tokio::test]
 async fn a_run_whose_time_is_over_does_nothing_and_the_next_one_goes_on() {
     let world = World::new().await;
     let late = Budget {
