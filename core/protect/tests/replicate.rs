@@ -215,6 +215,32 @@ async fn a_first_copy_may_die_at_any_mutation_and_shows_a_version_or_none() {
     }
 }
 
+/// A tenant that is new on the primary is new on its mirrors, which are read and promoted meanwhile.
+#[tokio::test]
+async fn a_young_table_loads_at_every_instant_of_its_first_copy() {
+    let mut world = World::new();
+    world.work(8).await;
+    let mut versions = std::collections::BTreeSet::new();
+    for after in 0.. {
+        let mirror = Mirror::of(&world);
+        let (target, fuse) = mirror.dying(&world, after, after % 2 == 0);
+        let done = run(&world, &target).await;
+        let shown = mirror.log(&world).load().await.unwrap();
+        if let Some(shown) = &shown {
+            samples(&mirror.store, shown).await;
+            versions.insert(shown.version);
+        }
+        if done.is_ok() && !fuse.has_blown() {
+            break;
+        }
+        run(&world, &mirror.log(&world)).await.unwrap();
+        assert_equal(&world, &mirror).await;
+        assert_eq!(mirror.memory.reused_keys(), []);
+    }
+    let newest = world.state().await.version;
+    assert_eq!(versions, (0..=newest).collect());
+}
+
 #[tokio::test]
 async fn a_mirror_may_die_at_any_mutation_and_is_a_prefix_at_every_instant() {
     let mut world = old_world().await;

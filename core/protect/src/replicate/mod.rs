@@ -262,7 +262,10 @@ pub async fn replicate(
             }
             state
         }
-        None => fresh::copy(&copier, &pins).await?,
+        None => match fresh::begin(&copier).await? {
+            Some(state) => state,
+            None => fresh::copy(&copier, &pins).await?,
+        },
     };
     let state = follow::follow(&copier, &newest, on, &mut report).await?;
     pins::complete(&copier, &pins, &state, &mut report).await?;
