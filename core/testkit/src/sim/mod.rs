@@ -9,9 +9,12 @@
 //! invariants of HAZARDS by name. In the end the faults stop, and what is left must settle.
 
 mod driver;
+mod epochs;
+mod fleet;
 mod keyed;
 mod observer;
 mod pinned;
+mod place;
 mod process;
 mod registry;
 mod traffic;
@@ -156,6 +159,8 @@ pub struct Outcome {
     pub tally: Tally,
     /// The settled store.
     pub store: MemoryStore,
+    /// What the keys of the primary begin with: empty for the only tier.
+    pub root: String,
     /// Its tenant.
     pub tenant: TenantId,
     /// The time at the end, µs.
