@@ -28,7 +28,7 @@ use crate::restore::CopyProgress;
 use crate::snapshot::SnapshotError;
 use fetch::Copier;
 
-pub use l0::{L0Report, copy_l0};
+pub use l0::{L0Report, copy_l0, return_l0};
 pub use settings::{SettingsReport, copy_control, copy_settings};
 pub use tier::{TenantCopied, TierOptions, TierProgress, TierReport, replicate_tier};
 

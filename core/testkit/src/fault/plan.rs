@@ -90,7 +90,10 @@ pub fn root(full: &str) -> &str {
     let of = |folder| full.find(folder).map(|at| full.split_at(at + 1).0);
     let found = of("/tenants/").or_else(|| of("/control/"));
     // A LIST of the tenants.
-    let listed = || full.strip_suffix("tenants").filter(|root| root.ends_with('/'));
+    let listed = || {
+        full.strip_suffix("tenants")
+            .filter(|root| root.ends_with('/'))
+    };
     found.or_else(listed).unwrap_or("")
 }
 

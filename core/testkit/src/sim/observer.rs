@@ -194,11 +194,7 @@ impl Observer {
     ) -> Checked {
         self.checks += 1;
         let view = self.view().await?;
-        i7_no_key_has_two_contents(
-            &self.store,
-            &self.root,
-            view.state.ledger.manifest_version,
-        )?;
+        i7_no_key_has_two_contents(&self.store, &self.root, view.state.ledger.manifest_version)?;
         self.every_live_file_is_there(&view.state)?;
         if let Some(last) = self.last.as_ref().filter(|last| last.is_same(&view)) {
             let effective = &last.effective;
@@ -295,7 +291,9 @@ impl Observer {
                 return Err(Violation::new("I6 safe delete", what));
             }
             if let Some(root) = &self.copies {
-                let other = self.store.bytes(&format!("{root}tenants/default/{key}").into());
+                let other = self
+                    .store
+                    .bytes(&format!("{root}tenants/default/{key}").into());
                 if other.is_some() && other != bytes {
                     let what = format!("{path} is not what {root} holds");
                     return Err(Violation::new("I11 tier equality", what));

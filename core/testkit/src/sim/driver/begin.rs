@@ -109,7 +109,12 @@ impl Driver {
         digest: Digest,
         how: &str,
     ) -> (Process, String, Task) {
-        let rows = self.home().registry.rows(&digest).cloned().unwrap_or_default();
+        let rows = self
+            .home()
+            .registry
+            .rows(&digest)
+            .cloned()
+            .unwrap_or_default();
         let task = ingest(&process, rows, digest);
         (process, format!("ingest {digest} {how}"), task)
     }
@@ -140,7 +145,12 @@ impl Driver {
         let unique: BTreeSet<Digest> = digests.iter().copied().collect();
         let batches = unique.iter().map(|digest| Batch {
             digest: *digest,
-            rows: self.home().registry.rows(digest).cloned().unwrap_or_default(),
+            rows: self
+                .home()
+                .registry
+                .rows(digest)
+                .cloned()
+                .unwrap_or_default(),
         });
         let batches: Vec<Batch> = batches.collect();
         let object = l0::encode(&batches).expect("batches that were encoded before");

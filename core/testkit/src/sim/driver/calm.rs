@@ -111,7 +111,12 @@ impl Driver {
         let process = self.process("in-");
         for _ in 0..3 {
             let digest = self.rng.pick(&landed);
-            let rows = self.home().registry.rows(&digest).cloned().unwrap_or_default();
+            let rows = self
+                .home()
+                .registry
+                .rows(&digest)
+                .cloned()
+                .unwrap_or_default();
             let task = ingest(&process, rows, digest);
             self.alone(&process.actor, "replay", task).await?;
         }

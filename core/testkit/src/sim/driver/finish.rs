@@ -4,9 +4,9 @@ use stele_model::{Clock, Digest, ErrorKind, Resolution};
 
 use super::Driver;
 use crate::fault::Fault;
+use crate::oracle::Samples;
 use crate::sim::Violation;
 use crate::sim::observer::{i1_durable_ack, i2_a_query_is_complete, i9_rollup_truth};
-use crate::oracle::Samples;
 use crate::sim::place::Place;
 use crate::sim::process::{Answer, Began, Done, Failed, PinAsk};
 

@@ -2,7 +2,9 @@
 
 mod begin;
 mod calm;
+mod equal;
 mod finish;
+mod promises;
 mod settings;
 mod tiers;
 
