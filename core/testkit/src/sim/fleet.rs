@@ -49,7 +49,7 @@ pub(super) struct Migrated {
 /// What is open of one tier set.
 #[derive(Default)]
 struct Open {
-    epoch: Option<u64>,
+    current: Option<Arc<Current>>,
     node: Option<Node>,
     sweepers: BTreeMap<TierId, Arc<Compactor>>,
     readers: BTreeMap<String, Arc<TableLog>>,
@@ -113,12 +113,11 @@ impl Fleet {
         let current = self.tiers.current().await;
         let current = current.map_err(|error| failed(error.kind(), &error))?;
         let mut open = self.open.borrow_mut();
-        if open.epoch != Some(current.epoch()) {
-            *open = Open {
-                epoch: Some(current.epoch()),
-                ..Open::default()
-            };
+        let epoch = open.current.as_ref().map(|current| current.epoch());
+        if epoch != Some(current.epoch()) {
+            *open = Open::default();
         }
+        open.current = Some(Arc::clone(&current));
         Ok(current)
     }
 
@@ -190,7 +189,7 @@ impl Fleet {
 
     /// What sweeps the other tiers.
     pub fn sweepers(&self) -> Vec<Arc<Compactor>> {
-        let Some(current) = self.tiers.last() else {
+        let Some(current) = self.open.borrow().current.clone() else {
             return Vec::new();
         };
         let others = current.members.iter().filter(|other| {
