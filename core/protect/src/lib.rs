@@ -44,7 +44,7 @@ pub use receipt::{BatchState, ReceiptError, find_batch};
 pub use replicate::{
     L0Report, ReplicateError, ReplicateOptions, ReplicateReport, SettingsReport, TenantCopied,
     TierOptions, TierProgress, TierReport, copy_control, copy_l0, copy_settings, replicate,
-    replicate_tier,
+    replicate_tier, return_l0,
 };
 pub use report::{Check, Finding, Progress, Stage, VerifyReport};
 pub use restore::{CopyProgress, RestoreError, RestorePlan, RestoreReport, restore, restore_plan};

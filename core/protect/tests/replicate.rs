@@ -18,7 +18,7 @@ use stele_model::Clock;
 use stele_model::time::{DAY_US, HOUR_US, MINUTE_US};
 use stele_protect::{
     CopyProgress, ReplicateError, ReplicateOptions, ReplicateReport, copy_l0, copy_settings,
-    drop_snapshot, replicate, undelete, verify,
+    drop_snapshot, replicate, return_l0, undelete, verify,
 };
 use stele_store::{TenantStore, keys};
 use stele_table::{
@@ -213,6 +213,32 @@ async fn a_first_copy_may_die_at_any_mutation_and_shows_a_version_or_none() {
         assert_equal(&world, &mirror).await;
         assert_eq!(mirror.memory.reused_keys(), []);
     }
+}
+
+/// A tenant that is new on the primary is new on its mirrors, which are read and promoted meanwhile.
+#[tokio::test]
+async fn a_young_table_loads_at_every_instant_of_its_first_copy() {
+    let mut world = World::new();
+    world.work(8).await;
+    let mut versions = std::collections::BTreeSet::new();
+    for after in 0.. {
+        let mirror = Mirror::of(&world);
+        let (target, fuse) = mirror.dying(&world, after, after % 2 == 0);
+        let done = run(&world, &target).await;
+        let shown = mirror.log(&world).load().await.unwrap();
+        if let Some(shown) = &shown {
+            samples(&mirror.store, shown).await;
+            versions.insert(shown.version);
+        }
+        if done.is_ok() && !fuse.has_blown() {
+            break;
+        }
+        run(&world, &mirror.log(&world)).await.unwrap();
+        assert_equal(&world, &mirror).await;
+        assert_eq!(mirror.memory.reused_keys(), []);
+    }
+    let newest = world.state().await.version;
+    assert_eq!(versions, (0..=newest).collect());
 }
 
 #[tokio::test]
@@ -513,6 +539,14 @@ async fn accepted_batches_make_their_union_and_none_comes_back_that_was_consumed
     mirror.store.l0_put(&one.name, one.bytes).await.unwrap();
     let back = copy_l0(&there, &here).await.unwrap();
     assert_eq!((back.copied, back.known), (0, 4));
+    // Unless the primary is to consume it under this name, too: else the mirror keeps it for ever.
+    let back = return_l0(&there, &here).await.unwrap();
+    assert_eq!((back.copied, back.known), (4, 0));
+    assert!(names(&world.store).await.contains(&one.name.to_string()));
+    world.compactor.absorb(&ALL).await.unwrap();
+    run(&world, &there).await.unwrap();
+    let view = View::read_cached(&there).await.unwrap();
+    assert!(view.l0.is_empty(), "{:?}", view.l0);
     // One that is damaged is named, and the others are copied.
     let damaged = encoded(&[&world.store]).await;
     let whole = encoded(&[&world.store]).await;

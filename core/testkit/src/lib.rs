@@ -32,7 +32,7 @@ pub use clock::{ManualClock, SeededIds};
 pub use counting::{CountingStore, Request};
 pub use fault::{
     Fault, FaultKey, FaultStore, FaultWorld, Fired, Injected, KeyClass, Operation, Plan, Ticket,
-    Traffic, relative,
+    Traffic, relative, root,
 };
 pub use memory::{MemoryStore, Mutation};
 pub use rng::Rng;

@@ -89,6 +89,12 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The clock that its times come from.
+    #[must_use]
+    pub fn clock(&self) -> ManualClock {
+        self.clock.clone()
+    }
+
     /// Keys that were ever created with two different contents (I7). Empty when all is well.
     #[must_use]
     pub fn reused_keys(&self) -> Vec<Path> {

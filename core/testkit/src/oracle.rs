@@ -74,6 +74,17 @@ impl Samples {
         }
     }
 
+    /// Merges in other samples.
+    pub fn merge(&mut self, other: &Self) {
+        for (series, ts_us, sample) in other.iter() {
+            let held = self.0.entry(series.clone()).or_default();
+            let held = held.entry(ts_us).or_insert(*sample);
+            if sample.order(held).is_gt() {
+                *held = *sample;
+            }
+        }
+    }
+
     /// Everything a source gives.
     ///
     /// # Errors

@@ -64,6 +64,12 @@ pub enum MigrateError {
     /// There is no tier set.
     #[error("the store has no tier set: `stele tier init` makes one")]
     NoSet,
+    /// Somebody else published the next tier set meanwhile.
+    #[error("the tier set of epoch {epoch} was replaced meanwhile: ask again")]
+    Replaced {
+        /// The epoch of the set that this began with.
+        epoch: u64,
+    },
     /// There is a tier set already.
     #[error("{url} holds a tier set already, of epoch {epoch}")]
     HasSet {
@@ -168,7 +174,7 @@ impl MigrateError {
             Self::Replicate { source, .. }
             | Self::Control { source, .. }
             | Self::Compare(source) => source.kind(),
-            Self::Unreadable { .. } => ErrorKind::Unavailable,
+            Self::Unreadable { .. } | Self::Replaced { .. } => ErrorKind::Unavailable,
             Self::Set(_)
             | Self::NoSet
             | Self::HasSet { .. }

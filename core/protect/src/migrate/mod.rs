@@ -173,7 +173,10 @@ impl Migration {
         }
         match failed {
             Some(error) => Err(error.into()),
-            None => Err(MigrateError::NoSet),
+            // Every member got the set before; what they hold now is a later one.
+            None => Err(MigrateError::Replaced {
+                epoch: now.set.epoch,
+            }),
         }
     }
 

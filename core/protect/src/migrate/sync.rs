@@ -12,7 +12,7 @@ use super::{MigrateError, Migration, Now, Result, lock, tenants_of, usable};
 use crate::losses::copy_lost_batches;
 use crate::replicate::{
     L0Report, ReplicateError, ReplicateReport, SettingsReport, copy_control, copy_l0,
-    copy_settings, replicate,
+    copy_settings, replicate, return_l0,
 };
 use crate::restore::CopyProgress;
 
@@ -284,7 +284,7 @@ impl Pair<'_> {
         let l0 = copy_l0(self.from, self.to).await?;
         let table = replicate(self.from, self.to, options, progress).await?;
         let returned = match self.is_written {
-            true => copy_l0(self.to, self.from).await?,
+            true => return_l0(self.to, self.from).await?,
             false => L0Report::default(),
         };
         let healed = healed + heal(self.to, self.from).await?;

@@ -4,12 +4,16 @@
 //! then what pins keep below it, and last the checkpoint that all of it loads from (without one,
 //! entry 0 is the last of the entries). Until then the target does not load: the last entry is
 //! listed, and nothing leads to it. So nobody can make a table there, and no reader sees an old one.
+//!
+//! A log of which nothing was swept yet, neither an entry nor what one of them added, begins with
+//! entry 0 instead, and goes on as any other: a mirror gets new tenants all the time, and must load
+//! at every instant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stele_format::content_digest;
-use stele_store::keys;
+use stele_store::{Put, keys};
 use stele_table::{Error, LogIndex, Reach, TableLog, TableState};
 
 use super::fetch::{Copier, Wanted, wanted_file, wanted_ledger};
@@ -29,6 +33,49 @@ pub(super) async fn state_of(target: &TableLog) -> Result<Option<Arc<TableState>
         }
         other => other,
     }
+}
+
+/// Begins the table at a target that holds no entry, with entry 0, when all that followed it is
+/// still at the source. Answers the version that the target has then.
+pub(super) async fn begin(copier: &Copier<'_>) -> Result<Option<Arc<TableState>>> {
+    let there = copier.there(keys::LOG).await?;
+    let is_entry = |key: &String| keys::log_entry_version(key).is_some();
+    if there.iter().any(is_entry) || !is_whole(copier.source).await? {
+        return Ok(None);
+    }
+    let key = keys::log_entry(0);
+    let bytes = copier.source.store().get(&key).await?;
+    match copier.to().put_new(&key, bytes.clone()).await? {
+        Put::Created | Put::Same => newest(copier.target).await,
+        Put::Other(found) => Err(ReplicateError::Diverged {
+            tenant: copier.to().tenant().clone(),
+            version: 0,
+            source_entry: content_digest(&bytes),
+            target_entry: content_digest(&found),
+        }),
+    }
+}
+
+/// Whether the log has every entry, and whatever any of them added is still there.
+async fn is_whole(source: &TableLog) -> Result<bool> {
+    let index = source.index().await?;
+    if index.first_of_tail() != Some(0) {
+        return Ok(false);
+    }
+    let mut state = source.reach(&index, 0).await?.state;
+    let mut named = BTreeSet::new();
+    while let Some(step) = source.copy_step(&state).await? {
+        let files = step.entry.add.iter();
+        named.extend(files.map(|file| keys::data_file(&file.path)));
+        named.extend(step.ledger.into_keys());
+        state = step.state;
+    }
+    for prefix in ["table", keys::LEDGER] {
+        for object in source.store().list(prefix).await? {
+            named.remove(&object.key);
+        }
+    }
+    Ok(named.is_empty())
 }
 
 struct Plan {

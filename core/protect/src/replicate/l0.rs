@@ -46,6 +46,21 @@ enum One {
 /// [`ReplicateError::Other`] when `to` holds other bytes under a name; else the stores' and the
 /// table's.
 pub async fn copy_l0(from: &TableLog, to: &TableLog) -> Result<L0Report> {
+    union(from, to, false).await
+}
+
+/// Copies the L0 objects at `mirror` that `primary` lacks, as [`copy_l0`] does; also those of which
+/// the primary knows every batch under another name, such as one that only the mirror got. Sweep
+/// deletes what a log has consumed by its name, and the primary's log alone consumes anything: what
+/// is not brought there stays at the mirror for ever.
+///
+/// # Errors
+/// As there.
+pub async fn return_l0(mirror: &TableLog, primary: &TableLog) -> Result<L0Report> {
+    union(mirror, primary, true).await
+}
+
+async fn union(from: &TableLog, to: &TableLog, with_known: bool) -> Result<L0Report> {
     let listed = from.store().l0_list().await?;
     let mut report = L0Report {
         listed: listed.len() as u64,
@@ -65,7 +80,7 @@ pub async fn copy_l0(from: &TableLog, to: &TableLog) -> Result<L0Report> {
     report.there = report.listed - missing.len() as u64;
     let copies = missing
         .into_iter()
-        .map(|object| copy(from, to, &state, object));
+        .map(|object| copy(from, to, &state, object, with_known));
     let mut copies = stream::iter(copies).buffer_unordered(COPIES);
     let mut damaged = None;
     loop {
@@ -86,7 +101,13 @@ pub async fn copy_l0(from: &TableLog, to: &TableLog) -> Result<L0Report> {
     damaged.map_or(Ok(report), Err)
 }
 
-async fn copy(from: &TableLog, to: &TableLog, state: &TableState, object: L0Object) -> Result<One> {
+async fn copy(
+    from: &TableLog,
+    to: &TableLog,
+    state: &TableState,
+    object: L0Object,
+    with_known: bool,
+) -> Result<One> {
     let key = format!("{}/{}", keys::L0, object.name);
     let Some(bytes) = from.store().get_opt(&key).await? else {
         return Ok(One::Swept);
@@ -104,10 +125,12 @@ async fn copy(from: &TableLog, to: &TableLog, state: &TableState, object: L0Obje
             name: encoded.name,
         });
     }
-    let asked: Vec<(Digest, Day)> = batches.iter().map(|b| (b.digest, day_of(b))).collect();
-    let known = to.ledger_lookup(state, &asked).await?;
-    if asked.iter().all(|(digest, _)| known.contains_key(digest)) {
-        return Ok(One::Known);
+    if !with_known {
+        let asked: Vec<(Digest, Day)> = batches.iter().map(|b| (b.digest, day_of(b))).collect();
+        let known = to.ledger_lookup(state, &asked).await?;
+        if asked.iter().all(|(digest, _)| known.contains_key(digest)) {
+            return Ok(One::Known);
+        }
     }
     let size_bytes = bytes.len() as u64;
     match to.store().put_new(&key, bytes.clone()).await? {

@@ -28,7 +28,7 @@ use crate::restore::CopyProgress;
 use crate::snapshot::SnapshotError;
 use fetch::Copier;
 
-pub use l0::{L0Report, copy_l0};
+pub use l0::{L0Report, copy_l0, return_l0};
 pub use settings::{SettingsReport, copy_control, copy_settings};
 pub use tier::{TenantCopied, TierOptions, TierProgress, TierReport, replicate_tier};
 
@@ -262,7 +262,10 @@ pub async fn replicate(
             }
             state
         }
-        None => fresh::copy(&copier, &pins).await?,
+        None => match fresh::begin(&copier).await? {
+            Some(state) => state,
+            None => fresh::copy(&copier, &pins).await?,
+        },
     };
     let state = follow::follow(&copier, &newest, on, &mut report).await?;
     pins::complete(&copier, &pins, &state, &mut report).await?;

@@ -24,8 +24,8 @@ type Value = fn(&Aggregate) -> f64;
 async fn batches(outcome: &Outcome, sql: &str) -> Vec<RecordBatch> {
     use futures::StreamExt;
     let clock = Arc::new(ManualClock::new(outcome.now_us));
-    let store =
-        Tier::from_store(Arc::new(outcome.store.clone()), "", "sim").tenant(&outcome.tenant);
+    let store = Tier::from_store(Arc::new(outcome.store.clone()), &outcome.root, "sim")
+        .tenant(&outcome.tenant);
     let log = Arc::new(TableLog::new(store, Default::default(), clock.clone()));
     let engine = QueryEngine::new(config(), clock).expect("a valid config");
     let stream = engine.query(&log, sql).await.expect(sql);

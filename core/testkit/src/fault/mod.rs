@@ -12,6 +12,6 @@ mod store;
 mod world;
 
 pub use gate::Ticket;
-pub use plan::{Fault, FaultKey, KeyClass, Operation, Plan, Traffic, relative};
+pub use plan::{Fault, FaultKey, KeyClass, Operation, Plan, Traffic, relative, root};
 pub use store::FaultStore;
 pub use world::{FaultWorld, Fired, Injected};

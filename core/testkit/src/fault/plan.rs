@@ -77,8 +77,24 @@ pub fn relative(full: &str) -> &str {
     };
     match tenants {
         Some(rest) => rest.split_once('/').map_or("", |(_, key)| key),
-        None => full,
+        None => full.split_at(root(full).len()).1,
     }
+}
+
+/// The tier's prefix, with its last `/`; empty for a tier that fills its store.
+#[must_use]
+pub fn root(full: &str) -> &str {
+    if full.starts_with("tenants/") {
+        return "";
+    }
+    let of = |folder| full.find(folder).map(|at| full.split_at(at + 1).0);
+    let found = of("/tenants/").or_else(|| of("/control/"));
+    // A LIST of the tenants.
+    let listed = || {
+        full.strip_suffix("tenants")
+            .filter(|root| root.ends_with('/'))
+    };
+    found.or_else(listed).unwrap_or("")
 }
 
 /// One kind of request.

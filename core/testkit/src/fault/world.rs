@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, Result};
 
 use super::gate::{Ticket, Turnstile};
-use super::plan::{Fault, FaultKey, KeyClass, Operation, Plan, relative};
+use super::plan::{Fault, FaultKey, KeyClass, Operation, Plan, relative, root};
 use super::store::FaultStore;
 
 /// A world of actors over one store. Clones share it.
@@ -32,6 +32,8 @@ struct State {
     crashed: BTreeSet<String>,
     /// Kinds of requests that still fail, and how many of them.
     outages: BTreeMap<(String, KeyClass, Operation), u32>,
+    /// Tiers that answer nobody, by the prefix of their keys.
+    dead: BTreeSet<String>,
     requests: u64,
     held: Vec<Held>,
     fired: Vec<Fired>,
@@ -184,6 +186,16 @@ impl FaultWorld {
         self.state().crashed.contains(actor)
     }
 
+    /// From now on every request below `root` fails, whoever sends it; or none any more. What is
+    /// held still lands there.
+    pub fn set_dead(&self, root: &str, is_dead: bool) {
+        let mut state = self.state();
+        match is_dead {
+            true => state.dead.insert(root.to_owned()),
+            false => state.dead.remove(root),
+        };
+    }
+
     /// The faults that struck so far.
     #[must_use]
     pub fn fired(&self) -> Vec<Fired> {
@@ -283,10 +295,19 @@ impl FaultWorld {
                 self.gate(actor, format!("delayed {operation:?}")).await?;
             }
         }
+        let at = root(path.as_ref());
+        let place = match at.strip_suffix('/') {
+            Some(place) => format!(" at {place}"),
+            None => String::new(),
+        };
         let object = relative(path.as_ref());
-        self.gate(actor, format!("{operation:?} {object}")).await?;
+        let what = format!("{operation:?} {object}{place}");
+        self.gate(actor, what).await?;
         self.state().requests += 1;
         self.land_due().await;
+        if self.state().dead.contains(at) {
+            return Err(Injected::Fault(Fault::ErrorBefore).into());
+        }
         match fault {
             Some(Fault::ErrorBefore) => Err(Injected::Fault(Fault::ErrorBefore).into()),
             Some(Fault::CrashBefore) => Err(self.crash(actor)),

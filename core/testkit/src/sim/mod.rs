@@ -1,6 +1,9 @@
 //! The seeded simulation: the real ingestor, compactors, sweep and merge reader over one store in
 //! memory, with faults, crashes, skewed clocks and every interleaving of requests.
 //!
+//! One seed in three has tiers: stores that are added, followed, promoted, lost, drained and retired
+//! while processes act on a tier set for its lease, and may stand still for longer than that.
+//!
 //! A seed decides everything: the faults, the batches, who goes on at each step, when time jumps.
 //! Actors are futures that stop at the gates of a [`FaultWorld`](crate::FaultWorld), two per
 //! request; the [`Driver`](driver) lets one of them go on at a time, so a run is one sequence of
@@ -9,9 +12,12 @@
 //! invariants of HAZARDS by name. In the end the faults stop, and what is left must settle.
 
 mod driver;
+mod epochs;
+mod fleet;
 mod keyed;
 mod observer;
 mod pinned;
+mod place;
 mod process;
 mod registry;
 mod traffic;
@@ -91,6 +97,12 @@ pub struct Tally {
     pub checks: u64,
     /// Samples in the end.
     pub samples: u64,
+    /// Tier sets, of runs with tiers.
+    pub tier_sets: u64,
+    /// Tiers that became the primary.
+    pub promoted: u64,
+    /// Tiers that were retired.
+    pub retired: u64,
 }
 
 impl Tally {
@@ -115,6 +127,9 @@ impl Tally {
         self.ghosts += other.ghosts;
         self.checks += other.checks;
         self.samples += other.samples;
+        self.tier_sets += other.tier_sets;
+        self.promoted += other.promoted;
+        self.retired += other.retired;
     }
 }
 
@@ -125,7 +140,7 @@ impl fmt::Display for Tally {
             "{} requests, {} faults, {} crashes, {} acks ({} with a known key), \
              {} L0 objects ({} groups), {} versions, {} windows sealed ({} again), \
              {} deleted, {} expired, {} pins ({} swept), {} queries, {} errors, {} ghost entries, {} checks, \
-             {} samples",
+             {} samples, {} tier sets ({} promoted, {} retired)",
             self.requests,
             self.faults,
             self.crashes,
@@ -144,7 +159,10 @@ impl fmt::Display for Tally {
             self.errors,
             self.ghosts,
             self.checks,
-            self.samples
+            self.samples,
+            self.tier_sets,
+            self.promoted,
+            self.retired
         )
     }
 }
@@ -156,6 +174,8 @@ pub struct Outcome {
     pub tally: Tally,
     /// The settled store.
     pub store: MemoryStore,
+    /// What the keys of the primary begin with: empty for the only tier.
+    pub root: String,
     /// Its tenant.
     pub tenant: TenantId,
     /// The time at the end, µs.

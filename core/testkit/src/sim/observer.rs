@@ -11,7 +11,7 @@ use stele_model::{Digest, Resolution, RowsHash, chain};
 use stele_table::{Expired, FileKind, LedgerRow, TableLog, TableState, View};
 
 use super::Violation;
-use super::process::Process;
+use super::process::Node;
 use super::registry::{Registry, l0_name};
 use crate::fault::relative;
 use crate::memory::{MemoryStore, Mutation};
@@ -25,8 +25,12 @@ type Checked = Result<(), Violation>;
 /// What the observer remembers between checks.
 pub(super) struct Observer {
     store: MemoryStore,
-    process: Process,
+    /// What the keys of the place begin with.
+    root: String,
+    node: Node,
     pub checks: u64,
+    /// The place of which this one is a copy.
+    copies: Option<String>,
     /// What the last check of everything looked at.
     last: Option<Last>,
     /// The rollups of expired days as they were sealed last.
@@ -52,19 +56,40 @@ fn broken(invariant: &'static str) -> impl Fn(&dyn std::error::Error) -> Violati
 const READABLE: &str = "I13 fail closed: everything live is readable without faults";
 
 impl Observer {
-    pub fn new(store: MemoryStore, process: Process) -> Self {
+    /// The observer of the place at `root`, through a node that no fault strikes.
+    pub fn new(store: MemoryStore, root: &str, node: Node) -> Self {
         Self {
             store,
-            process,
+            root: root.to_owned(),
+            node,
             checks: 0,
+            copies: None,
             last: None,
             frozen: BTreeMap::new(),
         }
     }
 
-    /// A process that no fault strikes.
-    pub fn process(&self) -> &Process {
-        &self.process
+    /// The tenant here, where no fault strikes.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The newest version as of the last check.
+    pub fn state(&self) -> Option<&TableState> {
+        self.last.as_ref().map(|last| last.view.state.as_ref())
+    }
+
+    /// Says whose copy this place is, if it is one, and what was frozen there.
+    pub fn follows(&mut self, root: Option<&str>, frozen: BTreeMap<Resolution, Rollups>) {
+        self.copies = root.map(str::to_owned);
+        for (resolution, rollups) in frozen {
+            self.frozen.insert(resolution, rollups);
+        }
+    }
+
+    /// The rollups of expired days as they were sealed last.
+    pub fn all_frozen(&self) -> BTreeMap<Resolution, Rollups> {
+        self.frozen.clone()
     }
 
     /// What of `samples` must be there for a reader of a version with `expired`.
@@ -132,7 +157,7 @@ impl Observer {
     pub async fn follow(
         &mut self,
         mutations: &[Mutation],
-        registry: &Registry,
+        registry: &mut Registry,
         now_us: i64,
     ) -> Checked {
         let (mut landed, mut logged, mut deleted) = (false, false, Vec::new());
@@ -155,21 +180,21 @@ impl Observer {
     }
 
     /// Checks everything now.
-    pub async fn check_all(&mut self, registry: &Registry, now_us: i64) -> Checked {
+    pub async fn check_all(&mut self, registry: &mut Registry, now_us: i64) -> Checked {
         self.check(registry, now_us, true, &[]).await?;
         self.heads_agree_with_the_log().await
     }
 
     async fn check(
         &mut self,
-        registry: &Registry,
+        registry: &mut Registry,
         now_us: i64,
         whole: bool,
         deleted: &[object_store::path::Path],
     ) -> Checked {
         self.checks += 1;
         let view = self.view().await?;
-        i7_no_key_has_two_contents(&self.store, view.state.ledger.manifest_version)?;
+        i7_no_key_has_two_contents(&self.store, &self.root, view.state.ledger.manifest_version)?;
         self.every_live_file_is_there(&view.state)?;
         if let Some(last) = self.last.as_ref().filter(|last| last.is_same(&view)) {
             let effective = &last.effective;
@@ -178,24 +203,42 @@ impl Observer {
             return i2_every_listed_object_is_expected(&view, registry);
         }
         self.freeze(&view.state).await?;
-        let samples = self.samples(&view).await?;
-        let expired = view.state.expired;
-        let expected = self.kept(registry.expected(), &expired);
-        i2_exactly_once_and_i3_no_invention(&expected, &samples)?;
+        let ledger = match whole {
+            true => self.ledger(&view).await?,
+            false => Vec::new(),
+        };
+        if !self.root.is_empty() && whole {
+            registry.consumed(&i5_single_consumption(&ledger)?);
+        }
+        if self.is_looked_through() {
+            let samples = self.samples(&view).await?;
+            let expired = view.state.expired;
+            let expected = self.kept(registry.expected(), &expired);
+            i2_exactly_once_and_i3_no_invention(&expected, &samples)?;
+            if !whole {
+                return Ok(());
+            }
+            for resolution in Resolution::ROLLUPS {
+                let rollups = self.rollups(&view, resolution).await?;
+                let frozen = self.frozen(resolution, &expired);
+                i9_rollup_truth(&samples, &frozen, &rollups, resolution)?;
+            }
+        }
         if !whole {
             return Ok(());
         }
-        for resolution in Resolution::ROLLUPS {
-            let rollups = self.rollups(&view, resolution).await?;
-            let frozen = self.frozen(resolution, &expired);
-            i9_rollup_truth(&samples, &frozen, &rollups, resolution)?;
-        }
-        let effective = i5_single_consumption(&self.ledger(&view).await?)?;
+        let effective = i5_single_consumption(&ledger)?;
         i4_conservation(&view.state, &effective, registry)?;
         i6_only_superseded_objects_were_deleted(deleted, &view.state, &effective, registry)?;
         self.i6_nothing_was_deleted_early(deleted, &view.state, now_us)?;
         self.last = Some(Last { view, effective });
         Ok(())
+    }
+
+    /// Whether this check reads all samples: of a copy, whose objects are compared with those of
+    /// the primary each time, every fourth does.
+    fn is_looked_through(&self) -> bool {
+        self.copies.is_none() || self.checks.is_multiple_of(4)
     }
 
     /// Warm and cold reads must both be right.
@@ -205,12 +248,12 @@ impl Observer {
             .as_ref()
             .filter(|_| !self.checks.is_multiple_of(3));
         let cached = cached.map(|last| Arc::clone(&last.view.state));
-        let view = View::read(&self.process.log, cached).await;
+        let view = View::read(&self.node.log, cached).await;
         view.map_err(|e| broken(READABLE)(&e))
     }
 
     async fn samples(&self, view: &View) -> Result<Samples, Violation> {
-        let samples = reader::all_samples(&self.process.store, view).await;
+        let samples = reader::all_samples(&self.node.store, view).await;
         let mut samples = samples.map_err(|e| broken(READABLE)(&e))?;
         let samples = Samples::read(samples.as_mut());
         samples.map_err(|what| Violation::new("I2 exactly once", what))
@@ -220,19 +263,19 @@ impl Observer {
         if !view.state.exists() {
             return Ok(Vec::new());
         }
-        let ledger = self.process.log.ledger_rows(&view.state).await;
+        let ledger = self.node.log.ledger_rows(&view.state).await;
         ledger.map_err(|e| broken(READABLE)(&e))
     }
 
     async fn rollups(&self, view: &View, resolution: Resolution) -> Result<Rollups, Violation> {
-        let rollups = reader::all_rollups(&self.process.store, view, resolution).await;
+        let rollups = reader::all_rollups(&self.node.store, view, resolution).await;
         let mut rollups = rollups.map_err(|e| broken(READABLE)(&e))?;
         Rollups::read(rollups.as_mut()).map_err(|what| Violation::new("I9 rollup truth", what))
     }
 
     /// I6: the successor of whatever was deleted is there, reachable in the log.
     fn every_live_file_is_there(&self, state: &TableState) -> Checked {
-        let store = &self.process.store;
+        let store = &self.node.store;
         let files = state.files.values();
         let files = files.map(|f| (stele_store::keys::data_file(&f.path), f.stats.size_bytes));
         let recent = state.ledger.recent.iter().map(|r| &r.object);
@@ -240,10 +283,21 @@ impl Observer {
         let ledger = recent.chain(segments).chain(&state.ledger.manifest);
         let ledger = ledger.map(|object| (object.key.clone(), object.size_bytes));
         for (key, size_bytes) in files.chain(ledger) {
-            let bytes = self.store.bytes(&store.path(&key));
-            if bytes.is_none_or(|bytes| bytes.len() as u64 != size_bytes) {
-                let what = format!("{key} is live, and missing or short");
+            let path = store.path(&key);
+            let bytes = self.store.bytes(&path);
+            let len = bytes.as_ref().map(|bytes| bytes.len() as u64);
+            if len != Some(size_bytes) {
+                let what = format!("{path} is live, and missing or short");
                 return Err(Violation::new("I6 safe delete", what));
+            }
+            if let Some(root) = &self.copies {
+                let other = self
+                    .store
+                    .bytes(&format!("{root}tenants/default/{key}").into());
+                if other.is_some() && other != bytes {
+                    let what = format!("{path} is not what {root} holds");
+                    return Err(Violation::new("I11 tier equality", what));
+                }
             }
         }
         Ok(())
@@ -256,7 +310,7 @@ impl Observer {
         state: &TableState,
         now_us: i64,
     ) -> Checked {
-        let options = self.process.compactor.options();
+        let options = self.node.compactor.options();
         let before = self.last.as_ref().map(|last| &last.view.state);
         for path in deleted {
             let key = relative(path.as_ref());
@@ -288,9 +342,9 @@ impl Observer {
     /// The head is a shortcut to what the log says.
     async fn heads_agree_with_the_log(&self) -> Checked {
         const NAME: &str = "heads agree with the log";
-        let options = self.process.log.options().clone();
-        let clock = Arc::clone(&self.process.clock);
-        let log = TableLog::new(self.process.store.clone(), options, clock);
+        let options = self.node.log.options().clone();
+        let clock = Arc::new(self.store.clock());
+        let log = TableLog::new(self.node.store.clone(), options, clock);
         let by_head = log.load().await.map_err(|e| broken(NAME)(&e))?;
         let by_log = log.load_from_log().await.map_err(|e| broken(NAME)(&e))?;
         let (Some(by_head), Some(by_log)) = (by_head, by_log) else {
@@ -454,7 +508,7 @@ fn i6_only_superseded_objects_were_deleted(
 /// commit does not count, no reader follows it (the other invariants would tell), and sweep
 /// deletes it. It must lie below the entries of the history, never among them. A key's marker may
 /// come again after its sweep: then the key begins anew; and so may the name of a snapshot.
-fn i7_no_key_has_two_contents(store: &MemoryStore, swept_below: u64) -> Checked {
+fn i7_no_key_has_two_contents(store: &MemoryStore, root: &str, swept_below: u64) -> Checked {
     let is_below = |key: &object_store::path::Path| {
         let version = stele_store::keys::log_entry_version(relative(key.as_ref()));
         version.is_some_and(|version| version < swept_below)
@@ -464,6 +518,7 @@ fn i7_no_key_has_two_contents(store: &MemoryStore, swept_below: u64) -> Checked 
         key.starts_with("idem/") || key.starts_with("pins/")
     };
     let reused = store.reused_keys().into_iter();
+    let reused = reused.filter(|key| key.as_ref().starts_with(root));
     match reused
         .filter(|key| !is_free_again(key))
         .find(|key| !is_below(key))

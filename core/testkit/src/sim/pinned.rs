@@ -7,7 +7,7 @@ use stele_store::keys;
 use stele_table::Pin;
 
 use super::Violation;
-use super::process::{PinAsk, Process};
+use super::process::{Node, PinAsk};
 use crate::fault::relative;
 use crate::memory::{MemoryStore, Mutation};
 
@@ -84,12 +84,20 @@ impl Pinned {
     }
 
     /// Follows one change of the store; answers how many pins went for good.
-    pub fn follow(&mut self, mutation: &Mutation, now_us: i64) -> Result<u64, Violation> {
+    ///
+    /// What another tier than the primary loses of a pin must be as old, and is no end of it.
+    pub fn follow(
+        &mut self,
+        mutation: &Mutation,
+        now_us: i64,
+        is_primary: bool,
+    ) -> Result<u64, Violation> {
         let marked = |key: &str| {
             let name = key.strip_prefix("pins/")?.strip_suffix(".dropped.json")?;
             Some(name.to_owned())
         };
         match mutation {
+            Mutation::Put(_) if !is_primary => Ok(0),
             Mutation::Put(path) => {
                 if let Some(name) = marked(relative(path.as_ref())) {
                     if let Some(held) = self.held.get_mut(&name) {
@@ -101,15 +109,32 @@ impl Pinned {
             }
             Mutation::Deleted(path) => {
                 let key = relative(path.as_ref());
-                if let Some(name) = marked(key) {
+                if let Some(name) = marked(key).filter(|_| is_primary) {
                     self.marks.remove(&name);
                 }
-                self.deleted(key, now_us)
+                self.deleted(key, now_us, is_primary)
             }
         }
     }
 
-    fn deleted(&mut self, key: &str, now_us: i64) -> Result<u64, Violation> {
+    /// The primary was lost, and with it the snapshots that the new one does not hold.
+    pub fn keep(&mut self, is_there: impl Fn(&str) -> bool, newest: u64) {
+        let is_kept = |pin: &Pin| pin.version <= newest && is_there(&pin.name.key());
+        self.held.retain(|_, held| is_kept(&held.pin));
+    }
+
+    /// Another tier is the primary: its marks count from now on.
+    pub fn moves(&mut self, marks: impl Iterator<Item = String>, now_us: i64) {
+        self.marks = marks.map(|name| (name, now_us)).collect();
+        for (name, held) in &mut self.held {
+            if self.marks.contains_key(name) {
+                held.dropped_us.get_or_insert(now_us);
+            }
+        }
+        self.must_check = true;
+    }
+
+    fn deleted(&mut self, key: &str, now_us: i64, is_primary: bool) -> Result<u64, Violation> {
         let mut gone = Vec::new();
         for (name, held) in &self.held {
             let is_pin = held.pin.name.key() == key;
@@ -122,13 +147,13 @@ impl Pinned {
             // A newer checkpoint, written after the pin, needs less of the log: it must load.
             let is_log = key.starts_with("table/_delta_log/") || key.starts_with("ledger/");
             if !is_over && is_log {
-                self.must_check = true;
+                self.must_check |= is_primary;
             } else if !is_over {
                 let dropped = held.dropped_us.map(|since| (now_us - since) / 1_000_000);
                 let what = format!("{key} of pin {name} was deleted (dropped since {dropped:?} s)");
                 return Err(Violation::new(NAME, what));
             }
-            if is_pin {
+            if is_pin && is_primary {
                 gone.push(name.clone());
             }
         }
@@ -139,16 +164,16 @@ impl Pinned {
     }
 
     /// Loads every pin that is not dropped and compares it with what was recorded.
-    pub async fn check(&mut self, store: &MemoryStore, process: &Process) -> Result<(), Violation> {
+    pub async fn check(&mut self, store: &MemoryStore, node: &Node) -> Result<(), Violation> {
         self.must_check = false;
         let broken = |name: &str, what: String| Violation::new(NAME, format!("pin {name}: {what}"));
-        let index = process.log.index().await;
+        let index = node.log.index().await;
         let index = index.map_err(|error| broken("", chain(&error)))?;
         for (name, held) in &mut self.held {
             if held.dropped_us.is_some() {
                 continue;
             }
-            let reach = process.log.reach(&index, held.pin.version).await;
+            let reach = node.log.reach(&index, held.pin.version).await;
             let reach = reach.map_err(|error| broken(name, chain(&error)))?;
             let same = held.pin.check(&reach.state);
             same.map_err(|damage| broken(name, chain(&damage)))?;
@@ -159,7 +184,7 @@ impl Pinned {
             let log = reach.log_keys().into_iter().map(|key| (key, None));
             held.keys = files.chain(ledger).chain(log).collect();
             for (key, size_bytes) in &held.keys {
-                let bytes = store.bytes(&process.store.path(key));
+                let bytes = store.bytes(&node.store.path(key));
                 let found = bytes.map(|bytes| bytes.len() as u64);
                 if found.is_none() || size_bytes.is_some() && found != *size_bytes {
                     return Err(broken(name, format!("{key} is missing or short")));

@@ -12,6 +12,7 @@ use stele_protect::NewSnapshot;
 use stele_store::{TenantStore, Tier};
 use stele_table::{Expired, Pin, PinName, Retention, TableLog, View, Why, set_rollups_paused};
 
+use super::fleet::{Fleet, Migrated, TierAsk, TierSettings};
 use crate::clock::{ManualClock, SeededIds};
 use crate::fault::FaultWorld;
 use crate::oracle::{Rollups, Samples};
@@ -20,7 +21,7 @@ use crate::oracle::{Rollups, Samples};
 const RESTARTS_MAX: usize = 5;
 
 /// A clock that is wrong by a constant.
-struct Skewed(ManualClock, i64);
+pub(super) struct Skewed(pub ManualClock, pub i64);
 
 impl Clock for Skewed {
     fn now_us(&self) -> i64 {
@@ -28,15 +29,30 @@ impl Clock for Skewed {
     }
 }
 
+/// The parts that work on the tenant in one tier.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub store: TenantStore,
+    pub log: Arc<TableLog>,
+    pub compactor: Arc<Compactor>,
+}
+
+/// Where a process works.
+#[derive(Clone)]
+enum Home {
+    /// In the one store there is.
+    Alone(Node),
+    /// Wherever the tier set of the moment says.
+    Among(Rc<Fleet>),
+}
+
 /// What one process keeps between its tasks. A crash replaces it.
 #[derive(Clone)]
 pub(super) struct Process {
     pub actor: String,
-    pub store: TenantStore,
-    pub log: Arc<TableLog>,
     pub ingestor: Ingestor,
-    pub compactor: Arc<Compactor>,
     pub clock: Arc<dyn Clock>,
+    home: Home,
 }
 
 /// What every process of a run has in common.
@@ -49,31 +65,72 @@ pub(super) struct Settings {
     pub ingest: stele_ingest::Options,
     /// Some runs forget.
     pub retention: Retention,
+    /// Some runs have tiers.
+    pub tiers: Option<TierSettings>,
+}
+
+impl Node {
+    /// The tenant in one tier, whatever set that may be part of.
+    pub fn over(tier: &Tier, clock: &Arc<dyn Clock>, ids: u64, s: &Settings) -> Self {
+        let store = tier.tenant(&s.tenant);
+        let log = TableLog::new(store.clone(), s.table.clone(), Arc::clone(clock));
+        let log = Arc::new(log);
+        let ids = Arc::new(SeededIds::new(ids));
+        let (options, log_of) = (s.compact.clone(), Arc::clone(&log));
+        let compactor = Compactor::new(store.clone(), log_of, options, Arc::clone(clock), ids);
+        Self {
+            store,
+            log,
+            compactor: Arc::new(compactor),
+        }
+    }
 }
 
 impl Process {
     pub fn start(world: &FaultWorld, actor: &str, skew_us: i64, ids: u64, s: &Settings) -> Self {
-        let tier = Tier::from_store(world.actor(actor), "", "sim");
-        Self::over(tier, actor, skew_us, ids, s)
-    }
-
-    pub fn over(tier: Tier, actor: &str, skew_us: i64, ids: u64, s: &Settings) -> Self {
-        let store = tier.tenant(&s.tenant);
         let clock: Arc<dyn Clock> = Arc::new(Skewed(s.clock.clone(), skew_us));
-        let log = TableLog::new(store.clone(), s.table.clone(), Arc::clone(&clock));
-        let log = Arc::new(log);
-        let ids = Arc::new(SeededIds::new(ids));
-        let options = s.compact.clone();
-        let log_of = Arc::clone(&log);
-        let compactor = Compactor::new(store.clone(), log_of, options, Arc::clone(&clock), ids);
-        let ingestor = Ingestor::with_options(store.clone(), s.ingest.clone());
+        if let Some(tiers) = &s.tiers {
+            let fleet = Fleet::new(world, actor, Arc::clone(&clock), ids, s, tiers);
+            let tenant = s.tenant.clone();
+            let ingestor = Ingestor::over(fleet.tiers().clone(), tenant, s.ingest.clone());
+            return Self {
+                actor: actor.to_owned(),
+                ingestor,
+                clock,
+                home: Home::Among(Rc::new(fleet)),
+            };
+        }
+        let tier = Tier::from_store(world.actor(actor), "", "sim");
+        let node = Node::over(&tier, &clock, ids, s);
         Self {
             actor: actor.to_owned(),
-            store,
-            log,
-            ingestor,
-            compactor: Arc::new(compactor),
+            ingestor: Ingestor::with_options(node.store.clone(), s.ingest.clone()),
             clock,
+            home: Home::Alone(node),
+        }
+    }
+
+    /// Where it works now.
+    async fn node(&self) -> Result<Node, Failed> {
+        match &self.home {
+            Home::Alone(node) => Ok(node.clone()),
+            Home::Among(fleet) => fleet.node().await,
+        }
+    }
+
+    /// Where it may commit now.
+    async fn ready_node(&self) -> Result<Option<Node>, Failed> {
+        match &self.home {
+            Home::Alone(node) => Ok(Some(node.clone())),
+            Home::Among(fleet) => fleet.ready_node().await,
+        }
+    }
+
+    /// The tiers it works on.
+    pub fn fleet(&self) -> Option<&Rc<Fleet>> {
+        match &self.home {
+            Home::Alone(_) => None,
+            Home::Among(fleet) => Some(fleet),
         }
     }
 }
@@ -89,6 +146,8 @@ pub(super) enum Job {
     Sweep,
     Expire,
     Settle,
+    /// The sweep of one of the other tiers.
+    SweepOther(usize),
     /// Rollups are paused, or resumed.
     Pause(bool),
 }
@@ -136,14 +195,30 @@ pub(super) enum Done {
         result: Result<Option<Box<Pin>>, Failed>,
     },
     Query {
-        began: usize,
+        began: Began,
         resolution: Resolution,
         answer: Result<Answer, Failed>,
     },
+    /// A step of an operator, or of the replication.
+    Migrated {
+        ask: TierAsk,
+        result: Result<Migrated, Failed>,
+    },
+}
+
+/// What had to be there when a query began.
+#[derive(Debug)]
+pub(super) enum Began {
+    /// So many objects had landed.
+    Landed(usize),
+    /// In the tier set of this epoch, these samples had been acknowledged.
+    Acked(u64, Samples),
 }
 
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// The URL of the tier that was read.
+    pub tier: String,
     pub expired: Expired,
     pub samples: Samples,
     pub rollups: Rollups,
@@ -231,58 +306,29 @@ async fn attempt(
 
 /// Several batches in one object, whatever is in flight.
 pub(super) fn ingest_group(process: &Process, object: stele_format::l0::Encoded) -> Task {
-    let store = process.store.clone();
+    let process = process.clone();
     Box::pin(async move {
-        let put = store.l0_put(&object.name, object.bytes).await;
-        let receipt = put.map(|_| object.name).map_err(|error| Failed {
-            kind: error.kind(),
-            text: chain(&error),
-        });
+        let receipt = match process.node().await {
+            Err(failed) => Err(failed),
+            Ok(node) => {
+                let put = node.store.l0_put(&object.name, object.bytes).await;
+                put.map(|_| object.name).map_err(|error| Failed {
+                    kind: error.kind(),
+                    text: chain(&error),
+                })
+            }
+        };
         let batches = vec![object.name.digest];
         Done::Ingest { batches, receipt }
     })
 }
 
 pub(super) fn job(process: &Process, job: Job) -> Task {
-    let Process {
-        compactor,
-        store,
-        clock,
-        ..
-    } = process.clone();
+    let process = process.clone();
     Box::pin(async move {
-        let budget = Budget::unlimited();
-        let (mut sealed, mut deleted) = ((0, 0), 0);
-        let mut note = |report: &stele_compact::Report| {
-            sealed.0 += report.windows_sealed;
-            sealed.1 += report.windows_resealed;
-            format!("{} commits", report.commits)
-        };
-        let result = match job {
-            Job::Absorb => compactor.absorb(&budget).await.map(|r| note(&r)),
-            Job::Seal { forced } => compactor.seal(&budget, forced).await.map(|r| note(&r)),
-            Job::Consolidate => compactor.consolidate(&budget).await.map(|r| note(&r)),
-            Job::Sweep => compactor.sweep(&budget).await.map(|r| {
-                deleted = r.objects_deleted + r.files_deleted + r.entries_deleted;
-                format!("{deleted} deleted")
-            }),
-            Job::Expire => compactor
-                .expire(&budget)
-                .await
-                .map(|r| format!("{} days of {} rows expire", r.days, r.rows)),
-            Job::Settle => compactor
-                .settle(&budget, &|_| ())
-                .await
-                .map(|r| note(&r.seal)),
-            Job::Pause(paused) => set_rollups_paused(&store, paused, clock.now_us())
-                .await
-                .map(|_| "set".to_owned())
-                .map_err(Into::into),
-        };
-        let result = result.map_err(|error| Failed {
-            kind: error.kind(),
-            text: chain(&error),
-        });
+        let mut did = Did::default();
+        let result = work(&process, job, &mut did).await;
+        let Did { sealed, deleted } = did;
         Done::Job {
             job,
             sealed,
@@ -292,25 +338,96 @@ pub(super) fn job(process: &Process, job: Job) -> Task {
     })
 }
 
+/// What a job did.
+#[derive(Default)]
+struct Did {
+    sealed: (u64, u64),
+    deleted: u64,
+}
+
+impl Did {
+    fn note(&mut self, report: &stele_compact::Report) -> String {
+        self.sealed.0 += report.windows_sealed;
+        self.sealed.1 += report.windows_resealed;
+        format!("{} commits", report.commits)
+    }
+
+    fn swept(&mut self, r: &stele_compact::SweepReport) -> String {
+        self.deleted = r.objects_deleted + r.files_deleted + r.entries_deleted;
+        match &r.refused {
+            None => format!("{} deleted", self.deleted),
+            Some(why) => format!("{} deleted; {why:?}", self.deleted),
+        }
+    }
+}
+
+async fn work(process: &Process, job: Job, did: &mut Did) -> Result<String, Failed> {
+    let budget = Budget::unlimited();
+    let Some(node) = process.ready_node().await? else {
+        return Ok("no job runs before the promotion is finished".to_owned());
+    };
+    let compactor = &node.compactor;
+    let result = match job {
+        Job::Absorb => compactor.absorb(&budget).await.map(|r| did.note(&r)),
+        Job::Seal { forced } => {
+            let sealed = compactor.seal(&budget, forced).await;
+            sealed.map(|r| did.note(&r))
+        }
+        Job::Consolidate => compactor.consolidate(&budget).await.map(|r| did.note(&r)),
+        Job::Sweep => compactor.sweep(&budget).await.map(|r| did.swept(&r)),
+        Job::SweepOther(n) => {
+            let others = process.fleet().map(|fleet| fleet.sweepers());
+            let others = others.unwrap_or_default();
+            if others.is_empty() {
+                return Ok("no other tier".to_owned());
+            }
+            let swept = others[n % others.len()].sweep(&budget).await;
+            swept.map(|r| did.swept(&r))
+        }
+        Job::Expire => compactor
+            .expire(&budget)
+            .await
+            .map(|r| format!("{} days of {} rows expire", r.days, r.rows)),
+        Job::Settle => compactor
+            .settle(&budget, &|_| ())
+            .await
+            .map(|r| did.note(&r.seal)),
+        Job::Pause(paused) => set_rollups_paused(&node.store, paused, process.clock.now_us())
+            .await
+            .map(|_| "set".to_owned())
+            .map_err(Into::into),
+    };
+    result.map_err(|error| Failed {
+        kind: error.kind(),
+        text: chain(&error),
+    })
+}
+
 /// Takes, drops or undeletes a snapshot.
 pub(super) fn pin_task(process: &Process, ask: PinAsk, name: &str) -> Task {
     let (process, name) = (process.clone(), name.to_owned());
     Box::pin(async move {
-        let result = ask_pin(&process, ask, &name).await;
-        let result = result.map_err(|error| Failed {
-            kind: error.kind(),
-            text: chain(&error),
-        });
+        let result = match process.node().await {
+            Err(failed) => Err(failed),
+            Ok(node) => {
+                let asked = ask_pin(&process, &node, ask, &name).await;
+                asked.map_err(|error| Failed {
+                    kind: error.kind(),
+                    text: chain(&error),
+                })
+            }
+        };
         Done::Pinned { ask, name, result }
     })
 }
 
 async fn ask_pin(
     process: &Process,
+    node: &Node,
     ask: PinAsk,
     name: &str,
 ) -> Result<Option<Box<Pin>>, stele_protect::SnapshotError> {
-    let (log, clock) = (&process.log, process.clock.as_ref());
+    let (log, clock) = (&node.log, process.clock.as_ref());
     let name: PinName = name.parse()?;
     match ask {
         PinAsk::Take => {
@@ -334,22 +451,27 @@ async fn ask_pin(
     }
 }
 
-pub(super) fn query(process: &Process, began: usize, resolution: Resolution) -> Task {
+pub(super) fn query(process: &Process, began: Began, resolution: Resolution, nth: usize) -> Task {
     let process = process.clone();
     Box::pin(async move {
         Done::Query {
             began,
             resolution,
-            answer: answer(&process, resolution).await,
+            answer: answer(&process, resolution, nth).await,
         }
     })
 }
 
-/// What a query does: a view, and everything in it; again when an object is gone.
-async fn answer(process: &Process, resolution: Resolution) -> Result<Answer, Failed> {
+/// What a query does: a view, and everything in it; again when an object is gone. Of the tiers that
+/// may be asked, the `nth`.
+async fn answer(process: &Process, resolution: Resolution, nth: usize) -> Result<Answer, Failed> {
+    let log = match &process.home {
+        Home::Alone(node) => Arc::clone(&node.log),
+        Home::Among(fleet) => fleet.readable(nth).await?,
+    };
     let mut restarts = 0;
     loop {
-        match read_all(process, resolution).await {
+        match read_all(&log, resolution).await {
             Err(failed) if failed.kind == ErrorKind::NotFound && restarts < RESTARTS_MAX => {
                 restarts += 1;
             }
@@ -358,8 +480,8 @@ async fn answer(process: &Process, resolution: Resolution) -> Result<Answer, Fai
     }
 }
 
-async fn read_all(process: &Process, resolution: Resolution) -> Result<Answer, Failed> {
-    let view = View::read_cached(&process.log).await;
+async fn read_all(log: &TableLog, resolution: Resolution) -> Result<Answer, Failed> {
+    let view = View::read_cached(log).await;
     let view = view.map_err(|error| Failed {
         kind: error.kind(),
         text: chain(&error),
@@ -372,12 +494,14 @@ async fn read_all(process: &Process, resolution: Resolution) -> Result<Answer, F
         kind: ErrorKind::Corrupt,
         text,
     };
-    let samples = reader::all_samples(&process.store, &view).await;
+    let store = log.store();
+    let samples = reader::all_samples(store, &view).await;
     let samples = Samples::read(samples.map_err(failed)?.as_mut()).map_err(damaged)?;
-    let rollups = reader::all_rollups(&process.store, &view, resolution).await;
+    let rollups = reader::all_rollups(store, &view, resolution).await;
     let rollups = Rollups::read(rollups.map_err(failed)?.as_mut()).map_err(damaged)?;
     let expired = view.state.expired;
     Ok(Answer {
+        tier: store.tier().url().to_owned(),
         expired,
         samples,
         rollups,

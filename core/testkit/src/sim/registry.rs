@@ -1,9 +1,9 @@
 //! What was sent, and what of it has landed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use object_store::path::Path;
-use stele_model::{Digest, L0Name, Rows};
+use stele_model::{Batch, Digest, L0Name, Rows};
 
 use crate::fault::relative;
 use crate::memory::Mutation;
@@ -17,6 +17,8 @@ pub(super) struct Registry {
     objects: BTreeMap<Digest, Vec<Digest>>,
     /// Objects that have been in the store, in the order they landed.
     landed: Vec<Digest>,
+    /// Batches that are here: they landed, or came with the log of another tier.
+    held: BTreeSet<Digest>,
     expected: Samples,
 }
 
@@ -26,12 +28,19 @@ pub(super) fn l0_name(path: &Path) -> Option<L0Name> {
 }
 
 impl Registry {
-    /// Notes a batch before it is sent; answers its digest.
-    pub fn sent(&mut self, rows: Rows) -> Digest {
-        let batch = stele_format::batch(rows);
+    /// Notes a batch before it is sent.
+    pub fn sent(&mut self, batch: Batch) {
         self.objects.insert(batch.digest, vec![batch.digest]);
         self.batches.insert(batch.digest, batch.rows);
-        batch.digest
+    }
+
+    /// What may come to a store beside this one.
+    pub fn beside(&self) -> Self {
+        Self {
+            batches: self.batches.clone(),
+            objects: self.objects.clone(),
+            ..Self::default()
+        }
     }
 
     /// Notes an object of several batches before it is sent.
@@ -65,18 +74,29 @@ impl Registry {
         let Some(name) = l0_name(path) else {
             return;
         };
-        for batch in self.objects.get(&name.digest).into_iter().flatten() {
-            if let Some(rows) = self.batches.get(batch) {
-                self.expected.add(rows);
-            }
+        let batches = self.objects.get(&name.digest).cloned();
+        for batch in batches.into_iter().flatten() {
+            self.hold(batch);
         }
         self.landed.push(name.digest);
     }
 
-    /// Whether an object that holds the batch has been in the store.
+    fn hold(&mut self, batch: Digest) {
+        if let Some(rows) = self.batches.get(&batch)
+            && self.held.insert(batch)
+        {
+            self.expected.add(rows);
+        }
+    }
+
+    /// Notes what the log here has consumed: on a tier that can be more than has landed.
+    pub fn consumed(&mut self, batches: &BTreeSet<Digest>) {
+        batches.iter().for_each(|batch| self.hold(*batch));
+    }
+
+    /// Whether an object that holds the batch has been in the store, or the log has consumed it.
     pub fn has_landed(&self, batch: &Digest) -> bool {
-        let holds = |object: &Digest| self.batches_of(object).contains(batch);
-        self.landed.iter().any(holds)
+        self.held.contains(batch)
     }
 
     /// How many objects have landed; a moment for [`Registry::expected_at`].

@@ -8,15 +8,20 @@ use stele_model::{Batch, Clock, Digest, Resolution};
 use super::Driver;
 use crate::sim::Violation;
 use crate::sim::process::{
-    Job, PinAsk, Process, Submission, Task, ingest, ingest_keyed, job, pin_task, query,
+    Began, Job, PinAsk, Process, Submission, Task, ingest, ingest_keyed, job, pin_task, query,
 };
 
+/// Of 100 tasks of a run with tiers, those about the tiers.
+const TIER_TASKS: u64 = 22;
 /// Names of snapshots: so few that they are used again.
 const PIN_NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 impl Driver {
     /// Begins one task.
     pub(super) fn begin(&mut self) -> Result<(), Violation> {
+        if self.settings.tiers.is_some() && self.rng.chance(TIER_TASKS) {
+            return self.begin_with_tiers();
+        }
         let (process, name, task) = match self.rng.below(100) {
             0..40 => self.begin_ingest()?,
             40..48 => {
@@ -45,7 +50,14 @@ impl Driver {
             _ => {
                 let process = self.process("q-");
                 let resolution = self.rng.pick(&Resolution::ROLLUPS);
-                let task = query(&process, self.registry.moment(), resolution);
+                let (began, nth) = match self.epochs.newest() {
+                    None => (Began::Landed(self.home().registry.moment()), 0),
+                    Some(set) => {
+                        let acked = self.epochs.samples().clone();
+                        (Began::Acked(set.epoch, acked), self.steps)
+                    }
+                };
+                let task = query(&process, began, resolution, nth);
                 (process, format!("query {}", resolution.table()), task)
             }
         };
@@ -74,7 +86,7 @@ impl Driver {
             let task = ingest_keyed(&process, &submission, &self.announced);
             return Ok((process, name, task));
         }
-        let sent = self.registry.digests();
+        let sent = self.home().registry.digests();
         if !sent.is_empty() && self.rng.chance(15) {
             let digest = self.rng.pick(&sent);
             return Ok(self.ingest_on(process, digest, "again"));
@@ -97,7 +109,12 @@ impl Driver {
         digest: Digest,
         how: &str,
     ) -> (Process, String, Task) {
-        let rows = self.registry.rows(&digest).cloned().unwrap_or_default();
+        let rows = self
+            .home()
+            .registry
+            .rows(&digest)
+            .cloned()
+            .unwrap_or_default();
         let task = ingest(&process, rows, digest);
         (process, format!("ingest {digest} {how}"), task)
     }
@@ -121,19 +138,24 @@ impl Driver {
         };
         let rows_max = self.rng.pick(&[1, 4, 12]);
         let rows = self.rows.rows(self.clock.now_us(), late_hours, rows_max);
-        self.registry.sent(rows)
+        self.sent(rows)
     }
 
     pub(super) fn group(&mut self, digests: &[Digest]) -> l0::Encoded {
         let unique: BTreeSet<Digest> = digests.iter().copied().collect();
         let batches = unique.iter().map(|digest| Batch {
             digest: *digest,
-            rows: self.registry.rows(digest).cloned().unwrap_or_default(),
+            rows: self
+                .home()
+                .registry
+                .rows(digest)
+                .cloned()
+                .unwrap_or_default(),
         });
         let batches: Vec<Batch> = batches.collect();
         let object = l0::encode(&batches).expect("batches that were encoded before");
-        let unique = unique.into_iter().collect();
-        self.registry.sent_together(object.name.digest, unique);
+        let unique: Vec<Digest> = unique.into_iter().collect();
+        self.sent_together(object.name.digest, &unique);
         object
     }
 }

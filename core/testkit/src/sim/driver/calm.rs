@@ -3,10 +3,10 @@
 use stele_model::time::{HOUR_US, MINUTE_US};
 use stele_model::{Clock, Digest};
 
-use super::Driver;
+use super::{Driver, actors};
 use crate::sim::Violation;
+use crate::sim::place::Place;
 use crate::sim::process::{Job, PinAsk, Task, ingest, ingest_group, ingest_keyed, job, pin_task};
-use crate::sim::traffic::ACTORS;
 
 /// Rounds in which the end must be reached once nothing fails any more.
 const SETTLE_ROUNDS: usize = 4;
@@ -19,9 +19,10 @@ impl Driver {
         self.world.end_faults();
         self.world.land_all().await;
         self.follow().await?;
-        for actor in ACTORS {
+        for actor in actors(&self.settings) {
             self.restart(actor);
         }
+        self.calm_tiers().await?;
         self.job(Job::Pause(false)).await?;
         self.settle().await?;
         if !self.settings.retention.is_for_ever() {
@@ -31,9 +32,17 @@ impl Driver {
         self.i10_pins_are_stable().await?;
         self.drop_all_pins().await?;
         self.i15_nothing_is_left_over().await?;
-        self.observer
-            .check_all(&self.registry, self.clock.now_us())
-            .await
+        self.check_home().await?;
+        self.i15_tiers_are_equal().await
+    }
+
+    /// Checks everything on the primary.
+    pub(super) async fn check_home(&mut self) -> Result<(), Violation> {
+        let now_us = self.clock.now_us();
+        let Place {
+            observer, registry, ..
+        } = &mut self.places[self.primary];
+        observer.check_all(registry, now_us).await
     }
 
     /// Runs one task to its end with nobody else about.
@@ -70,15 +79,13 @@ impl Driver {
     }
 
     pub(super) async fn settle(&mut self) -> Result<(), Violation> {
-        self.clock.advance(3 * HOUR_US);
+        self.pass(3 * HOUR_US);
         for _ in 0..SETTLE_ROUNDS {
             self.job(Job::Settle).await?;
         }
-        self.observer
-            .check_all(&self.registry, self.clock.now_us())
-            .await?;
-        let state = self.process("c-0").compactor.cached_state();
-        let state = state.unwrap_or_default();
+        self.check_home().await?;
+        let newest = self.home().observer.state();
+        let state = newest.cloned().unwrap_or_default();
         self.tally.versions = state.version;
         self.tally.expired = state.totals.expired;
         let open = state.open_windows_of_files();
@@ -91,19 +98,25 @@ impl Driver {
 
     /// I12: the same batches again, alone and together, change no answer.
     pub(super) async fn i12_replayed_batches_change_nothing(&mut self) -> Result<(), Violation> {
-        let landed: Vec<Digest> = self.registry.digests();
+        let registry = &self.home().registry;
+        let landed: Vec<Digest> = registry.digests();
         let landed: Vec<Digest> = landed
             .into_iter()
-            .filter(|batch| self.registry.has_landed(batch))
+            .filter(|batch| registry.has_landed(batch))
             .collect();
         if landed.len() < 2 {
             return Ok(());
         }
-        let before = self.registry.expected().clone();
+        let before = self.home().registry.expected().clone();
         let process = self.process("in-");
         for _ in 0..3 {
             let digest = self.rng.pick(&landed);
-            let rows = self.registry.rows(&digest).cloned().unwrap_or_default();
+            let rows = self
+                .home()
+                .registry
+                .rows(&digest)
+                .cloned()
+                .unwrap_or_default();
             let task = ingest(&process, rows, digest);
             self.alone(&process.actor, "replay", task).await?;
         }
@@ -118,7 +131,7 @@ impl Driver {
         let task = ingest_group(&process, object);
         self.alone(&process.actor, "replay together", task).await?;
         self.settle().await?;
-        match before.first_difference(self.registry.expected()) {
+        match before.first_difference(self.home().registry.expected()) {
             None => Ok(()),
             Some(what) => Err(Violation::new("I12 convergence", what)),
         }
@@ -126,15 +139,15 @@ impl Driver {
 
     /// I10, long after: what is not dropped loads as it was, and all of it is there.
     async fn i10_pins_are_stable(&mut self) -> Result<(), Violation> {
-        self.clock.advance(3 * self.settings.compact.history_us);
-        self.job(Job::Sweep).await?;
+        self.pass(3 * self.settings.compact.history_us);
+        self.sweep_all().await?;
         self.follow_pins().await
     }
 
     /// Of those that nobody acknowledged, too.
     async fn drop_all_pins(&mut self) -> Result<(), Violation> {
         let process = self.process("p-");
-        for key in self.store.keys("tenants/default/pins/") {
+        for key in self.home().keys(&self.store, "pins") {
             let name = key.filename().and_then(|name| name.strip_suffix(".json"));
             let Some(name) = name.filter(|name| !name.contains('.')) else {
                 continue;
@@ -148,25 +161,26 @@ impl Driver {
     /// I15: after the history has passed, sweep leaves what is live and little else.
     pub(super) async fn i15_nothing_is_left_over(&mut self) -> Result<(), Violation> {
         const NAME: &str = "I15 garbage is bounded";
-        for _ in 0..3 {
-            self.clock
-                .advance(self.settings.compact.history_us + MINUTE_US);
-            self.job(Job::Sweep).await?;
+        let rounds = if self.settings.tiers.is_some() { 6 } else { 3 };
+        for _ in 0..rounds {
+            self.pass(self.settings.compact.history_us + MINUTE_US);
+            self.sweep_all().await?;
         }
-        self.clock.advance(self.settings.compact.marker_keep_us);
-        self.job(Job::Sweep).await?;
-        if let Some(key) = self.store.keys("tenants/default/idem/").first() {
-            return Err(Violation::new(NAME, format!("{key} stays")));
+        self.pass(self.settings.compact.marker_keep_us);
+        self.sweep_all().await?;
+        let active: Vec<usize> = (0..self.places.len())
+            .filter(|at| self.is_active(*at))
+            .collect();
+        for at in active {
+            for folder in ["idem", "pins", "l0"] {
+                let left = self.places[at].keys(&self.store, folder);
+                if let Some(key) = left.first() {
+                    let what = format!("{key} and {} others stay", left.len() - 1);
+                    return Err(Violation::new(NAME, what));
+                }
+            }
         }
-        if let Some(key) = self.store.keys("tenants/default/pins/").first() {
-            return Err(Violation::new(NAME, format!("{key} stays")));
-        }
-        let left = self.store.keys("tenants/default/l0/");
-        if let Some(key) = left.first() {
-            let what = format!("{key} and {} other L0 objects stay", left.len() - 1);
-            return Err(Violation::new(NAME, what));
-        }
-        let heads = self.store.keys("tenants/default/table/heads/").len();
+        let heads = self.home().keys(&self.store, "table/heads").len();
         let kept = self.settings.compact.heads_kept;
         if heads > kept + 2 {
             return Err(Violation::new(

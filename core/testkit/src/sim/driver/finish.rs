@@ -1,12 +1,14 @@
 //! What a finished task came to, and whether it may have.
 
-use stele_model::{Clock, Digest, ErrorKind};
+use stele_model::{Clock, Digest, ErrorKind, Resolution};
 
 use super::Driver;
 use crate::fault::Fault;
+use crate::oracle::Samples;
 use crate::sim::Violation;
 use crate::sim::observer::{i1_durable_ack, i2_a_query_is_complete, i9_rollup_truth};
-use crate::sim::process::{Done, Failed, PinAsk};
+use crate::sim::place::Place;
+use crate::sim::process::{Answer, Began, Done, Failed, PinAsk};
 
 impl Driver {
     pub(super) fn finished(
@@ -22,9 +24,10 @@ impl Driver {
                 Ok(object) => {
                     self.note(format!("{actor}: acknowledges {object}"));
                     self.tally.acks += 1;
-                    let of = batches.iter().flat_map(|o| self.registry.batches_of(o));
+                    let known = &self.home().registry;
+                    let of = batches.iter().flat_map(|o| known.batches_of(o));
                     let of: Vec<Digest> = of.copied().collect();
-                    i1_durable_ack(&self.registry, &of)?;
+                    self.i1_durable_ack(&of)?;
                     None
                 }
                 Err(failed) => Some(failed),
@@ -66,12 +69,19 @@ impl Driver {
                 Ok(answer) => {
                     self.tally.queries += 1;
                     self.note(format!("{actor}: answers {} samples", answer.samples.len()));
-                    let least = self.registry.expected_at(began);
-                    let least = self.observer.kept(&least, &answer.expired);
-                    let most = self.registry.expected_at(self.registry.moment());
-                    i2_a_query_is_complete(&least, &most, &answer.samples)?;
-                    let frozen = self.observer.frozen(resolution, &answer.expired);
-                    i9_rollup_truth(&answer.samples, &frozen, &answer.rollups, resolution)?;
+                    self.i2_the_answer_is_complete(&began, resolution, &answer)?;
+                    None
+                }
+                Err(failed) => Some(failed),
+            },
+            Done::Migrated { ask, result } => match result {
+                Ok(migrated) => {
+                    self.migrated(actor, &ask, &migrated)?;
+                    None
+                }
+                // Refused, for a reason that is no defect.
+                Err(failed) if failed.kind == ErrorKind::Conflict => {
+                    self.note(format!("{actor}: {ask:?}: {}", failed.text));
                     None
                 }
                 Err(failed) => Some(failed),
@@ -81,6 +91,46 @@ impl Driver {
             None => Ok(()),
             Some(failed) => self.failed(actor, name, &failed),
         }
+    }
+
+    /// I1: what is acknowledged is wherever it must be.
+    fn i1_durable_ack(&mut self, batches: &[Digest]) -> Result<(), Violation> {
+        match self.settings.tiers {
+            None => i1_durable_ack(&self.home().registry, batches),
+            Some(_) => self.i1_durable_on_tiers(batches),
+        }
+    }
+
+    fn i2_the_answer_is_complete(
+        &self,
+        began: &Began,
+        resolution: Resolution,
+        answer: &Answer,
+    ) -> Result<(), Violation> {
+        let read = self.places.iter().find(|place| place.name == answer.tier);
+        let Place {
+            registry, observer, ..
+        } = read.unwrap_or(self.home());
+        let (least, most) = match began {
+            Began::Landed(moment) => {
+                let most = registry.expected_at(registry.moment());
+                (registry.expected_at(*moment), most)
+            }
+            Began::Acked(epoch, acked) => {
+                let mut most = Samples::default();
+                for place in &self.places {
+                    most.merge(place.registry.expected());
+                }
+                match self.epochs.answers(*epoch, &answer.tier) {
+                    true => (acked.clone(), most),
+                    false => (Samples::default(), most),
+                }
+            }
+        };
+        let least = observer.kept(&least, &answer.expired);
+        i2_a_query_is_complete(&least, &most, &answer.samples)?;
+        let frozen = observer.frozen(resolution, &answer.expired);
+        i9_rollup_truth(&answer.samples, &frozen, &answer.rollups, resolution)
     }
 
     /// An attempt with a key came to its end.
@@ -96,7 +146,7 @@ impl Driver {
                 self.note(format!("{actor}: acknowledges {batch} with key {key}"));
                 self.tally.acks += 1;
                 self.tally.retries += u64::from(self.keys.acked(key));
-                i1_durable_ack(&self.registry, &[batch])?;
+                self.i1_durable_ack(&[batch])?;
                 Ok(None)
             }
             Err(failed) if failed.kind == ErrorKind::Conflict => {

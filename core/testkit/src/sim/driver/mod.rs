@@ -2,8 +2,11 @@
 
 mod begin;
 mod calm;
+mod equal;
 mod finish;
+mod promises;
 mod settings;
+mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,20 +15,21 @@ use std::task::{Context, Poll};
 use futures::task::noop_waker;
 use stele_format::l0;
 use stele_model::time::{HOUR_US, MINUTE_US, SECOND_US};
-use stele_model::{Clock, Resolution};
-use stele_store::Tier;
+use stele_model::{Clock, Digest, Resolution, Rows};
 use stele_table::set_retention;
 
-use self::settings::{forgets, settings};
+use self::settings::{forgets, settings, tiers};
+use self::tiers::Names;
+use super::epochs::Epochs;
 use super::keyed::Keys;
-use super::observer::Observer;
 use super::pinned::Pinned;
+use super::place::Place;
 use super::process::{Announced, Process, Settings, Task};
-use super::registry::{Registry, l0_name};
-use super::traffic::{ACTORS, TRAFFIC};
+use super::registry::l0_name;
+use super::traffic::{ACTORS, TIER_ACTORS, TIER_TRAFFIC, TRAFFIC};
 use super::{Failure, Outcome, Scenario, Tally, Violation};
 use crate::clock::ManualClock;
-use crate::fault::{FaultWorld, KeyClass, Plan, Ticket};
+use crate::fault::{FaultWorld, KeyClass, Plan, Ticket, root};
 use crate::gen_rows::RowGen;
 use crate::memory::{MemoryStore, Mutation};
 use crate::rng::Rng;
@@ -34,14 +38,34 @@ use crate::rng::Rng;
 const START_US: i64 = 1_796_074_800_000_000;
 /// Keys on one page of a LIST.
 const PAGE_KEYS: usize = 4;
+/// The same with tiers, where more is listed.
+const TIER_PAGE_KEYS: usize = 40;
+/// One seed in three has tiers: those with this remainder.
+const TIERED: u64 = 1;
 const TASKS_MAX: usize = 10;
 /// Requests before which a process freezes more often than by chance.
 const RISKY: [&str; 3] = ["Put table/_delta_log", "Get table/_delta_log", "List l0"];
+/// With tiers, also before a tier set is published, or a batch is stored.
+const RISKY_TIERS: [&str; 5] = [
+    "Put table/_delta_log",
+    "Get table/_delta_log",
+    "List l0",
+    "Put control/epoch",
+    "Put l0",
+];
 
 struct Running {
     actor: String,
     name: String,
     task: Task,
+}
+
+/// Every process of a run.
+fn actors(settings: &Settings) -> &'static [&'static str] {
+    match settings.tiers {
+        Some(_) => &TIER_ACTORS,
+        None => &ACTORS,
+    }
 }
 
 pub(super) struct Driver {
@@ -54,15 +78,25 @@ pub(super) struct Driver {
     settings: Settings,
     processes: Vec<Process>,
     tasks: Vec<Running>,
-    registry: Registry,
+    /// The stores: the only one, or every tier that ever was.
+    places: Vec<Place>,
+    /// Which of them is the primary.
+    primary: usize,
+    epochs: Epochs,
+    names: Names,
+    /// The place that answers nobody.
+    dead: Option<usize>,
+    /// Somebody has begun to promote another for the dead primary.
+    is_given_up: bool,
+    /// Time that the timers have not seen yet, µs.
+    passed_us: i64,
     keys: Keys,
     pinned: Pinned,
     /// What keyed requests make of their marker, before they store it.
     announced: Announced,
-    observer: Observer,
-    /// Mutations of the store that the registry knows.
+    /// Mutations of the store that the registries know.
     tracked: usize,
-    /// Of them, those the observer has not seen.
+    /// Of them, those the observers have not seen.
     unchecked: Vec<Mutation>,
     tally: Tally,
     trace: Vec<String>,
@@ -81,35 +115,48 @@ impl Driver {
         let mut setup = rng.fork("setup");
         let clock = ManualClock::new(START_US + setup.between(0, 3 * HOUR_US));
         let store = MemoryStore::new(clock.clone());
+        let tiers = (scenario.seed % 3 == TIERED).then(|| tiers(&mut rng.fork("tiers")));
         let plan = scenario.plan.clone().unwrap_or_else(|| {
             let mut rng = rng.fork("faults");
             let faults = rng.below(scenario.faults + 1);
-            Plan::random(&mut rng, &TRAFFIC, faults)
+            match tiers.is_some() {
+                true => Plan::random(&mut rng, &TIER_TRAFFIC, faults),
+                false => Plan::random(&mut rng, &TRAFFIC, faults),
+            }
         });
-        let world = FaultWorld::scheduled(Arc::new(store.clone()), plan.clone(), PAGE_KEYS);
+        let page_keys = tiers.as_ref().map_or(PAGE_KEYS, |_| TIER_PAGE_KEYS);
+        let world = FaultWorld::scheduled(Arc::new(store.clone()), plan.clone(), page_keys);
         let mut settings = settings(&mut setup, &clock);
+        settings.tiers = tiers;
         let pinned = Pinned::new(settings.compact.history_us);
         settings.retention = forgets(&mut rng.fork("retention"));
         let start = |actor: &&str| {
             let skew_us = setup.between(-20, 20) * SECOND_US;
             Process::start(&world, actor, skew_us, setup.next_u64(), &settings)
         };
-        let processes = ACTORS.iter().map(start).collect();
-        let tier = Tier::from_store(Arc::new(store.clone()), "", "sim");
-        let watcher = Process::over(tier, "observer", 0, 0, &settings);
+        let processes = actors(&settings).iter().map(start).collect();
+        let places = match &settings.tiers {
+            None => vec![Place::new("sim", "", &store, &settings)],
+            Some(_) => Vec::new(),
+        };
         Self {
             rows: RowGen::new(rng.fork("rows"), 1 + setup.below(5)),
             sticky: setup.pick(&[0, 40, 80, 95]),
             scenario: scenario.clone(),
             rng: rng.fork("steps"),
-            observer: Observer::new(store.clone(), watcher),
             clock,
             store,
             world,
             settings,
             processes,
             tasks: Vec::new(),
-            registry: Registry::default(),
+            places,
+            primary: 0,
+            epochs: Epochs::default(),
+            names: Names::default(),
+            dead: None,
+            is_given_up: false,
+            passed_us: 0,
             keys: Keys::default(),
             pinned,
             announced: Announced::default(),
@@ -143,21 +190,25 @@ impl Driver {
     fn outcome(mut self) -> Outcome {
         self.tally.faults = self.world.fired().len() as u64;
         self.tally.requests = self.world.requests();
-        self.tally.checks = self.observer.checks;
+        self.tally.checks = self.places.iter().map(|place| place.observer.checks).sum();
         let reused = self.store.reused_keys().into_iter();
         let log = reused.filter(|key| KeyClass::of(key) == KeyClass::Log);
         self.tally.ghosts = log.count() as u64;
-        self.tally.landed = self.registry.moment() as u64;
-        self.tally.samples = self.registry.expected().len() as u64;
+        let Place {
+            registry, observer, ..
+        } = &self.places[self.primary];
+        self.tally.landed = registry.moment() as u64;
+        self.tally.samples = registry.expected().len() as u64;
         Outcome {
             tally: self.tally,
             store: self.store,
             tenant: self.settings.tenant,
+            root: self.places[self.primary].root.clone(),
             now_us: self.clock.now_us(),
-            samples: self.observer.kept_now(self.registry.expected()),
+            samples: observer.kept_now(registry.expected()),
             rollups: Resolution::ROLLUPS.map(|resolution| {
-                let expected = self.registry.expected();
-                (resolution, self.observer.rollups_now(expected, resolution))
+                let expected = registry.expected();
+                (resolution, observer.rollups_now(expected, resolution))
             }),
             trace: self.trace,
         }
@@ -173,14 +224,36 @@ impl Driver {
         if retention.is_for_ever() {
             return Ok(());
         }
-        let tier = Tier::from_store(Arc::new(self.store.clone()), "", "sim");
+        let tier = self.home().as_tier(&self.store);
         let store = tier.tenant(&self.settings.tenant);
         let set = set_retention(&store, retention).await;
         self.clock.advance(2 * HOUR_US);
         set.map_err(|error| Violation::new("no defect of ours", error))
     }
 
+    /// The place of the primary.
+    fn home(&self) -> &Place {
+        &self.places[self.primary]
+    }
+
+    /// Notes a batch before it is sent, wherever it may land.
+    fn sent(&mut self, rows: Rows) -> Digest {
+        let batch = stele_format::batch(rows);
+        for place in &mut self.places {
+            place.registry.sent(batch.clone());
+        }
+        batch.digest
+    }
+
+    /// Notes an object of several batches before it is sent.
+    fn sent_together(&mut self, object: Digest, batches: &[Digest]) {
+        for place in &mut self.places {
+            place.registry.sent_together(object, batches.to_vec());
+        }
+    }
+
     async fn chaos(&mut self) -> Result<(), Violation> {
+        self.begin_tiers().await?;
         self.set_retention().await?;
         for _ in 0..self.scenario.steps {
             self.step()?;
@@ -192,48 +265,74 @@ impl Driver {
     /// Learns what has changed in the store.
     fn track(&mut self) -> Result<(), Violation> {
         for (key, rows) in self.announced.take() {
-            let batch = self.registry.sent(rows);
+            let batch = self.sent(rows);
             self.keys.announced(key, batch)?;
         }
         let mutations = self.store.mutations(self.tracked);
         self.tracked += mutations.len();
         let (now_us, keep_us) = (self.clock.now_us(), self.settings.compact.marker_keep_us);
         for mutation in &mutations {
-            self.learn_group(mutation)?;
-            self.registry.follow(mutation);
-            self.tally.pins_swept += self.pinned.follow(mutation, now_us)?;
-            self.keys.follow(mutation, now_us, keep_us)?;
+            let (Mutation::Put(path) | Mutation::Deleted(path)) = mutation;
+            let Some(at) = self.place_at(root(path.as_ref())) else {
+                continue;
+            };
+            self.learn_group(mutation, at)?;
+            self.places[at].registry.follow(mutation);
+            let is_primary = at == self.primary;
+            let is_active = self.is_active(at);
+            if is_active {
+                self.tally.pins_swept += self.pinned.follow(mutation, now_us, is_primary)?;
+            }
+            if is_primary {
+                self.keys.follow(mutation, now_us, keep_us)?;
+            }
+            self.learn_epoch(mutation, at)?;
         }
         self.unchecked.extend(mutations);
         Ok(())
     }
 
+    fn place_at(&self, root: &str) -> Option<usize> {
+        self.places.iter().position(|place| place.root == root)
+    }
+
     /// What an object holds that an ingestor put together.
-    fn learn_group(&mut self, mutation: &Mutation) -> Result<(), Violation> {
+    fn learn_group(&mut self, mutation: &Mutation, at: usize) -> Result<(), Violation> {
         let Mutation::Put(path) = mutation else {
             return Ok(());
         };
         let Some(name) = l0_name(path) else {
             return Ok(());
         };
-        if !self.registry.knows(&name.digest) {
+        if !self.places[at].registry.knows(&name.digest) {
             let bytes = self.store.bytes(path).unwrap_or_default();
             let digests = l0::digests(bytes).map_err(|e| Violation::new("I3 no invention", e))?;
-            self.registry.sent_together(name.digest, digests);
+            self.sent_together(name.digest, &digests);
         }
-        self.tally.groups += u64::from(self.registry.batches_of(&name.digest).len() > 1);
+        let batches = self.places[at].registry.batches_of(&name.digest);
+        self.tally.groups += u64::from(batches.len() > 1);
         Ok(())
     }
 
     async fn follow(&mut self) -> Result<(), Violation> {
+        self.fire_timers().await;
         self.track()?;
         let changed = std::mem::take(&mut self.unchecked);
         let now_us = self.clock.now_us();
         let must_check = self.pinned.must_check();
-        self.observer
-            .follow(&changed, &self.registry, now_us)
-            .await?;
-        match must_check {
+        for place in self.places.iter_mut().filter(|place| place.is_watched) {
+            let is_here = |mutation: &&Mutation| {
+                let (Mutation::Put(path) | Mutation::Deleted(path)) = mutation;
+                root(path.as_ref()) == place.root
+            };
+            let changed: Vec<Mutation> = changed.iter().filter(is_here).cloned().collect();
+            place
+                .observer
+                .follow(&changed, &mut place.registry, now_us)
+                .await?;
+        }
+        self.follow_epochs().await?;
+        match must_check && !self.is_promoting() {
             true => self.follow_pins().await,
             false => Ok(()),
         }
@@ -241,14 +340,16 @@ impl Driver {
 
     /// I10: every pin that is acknowledged and not dropped is what it was.
     async fn follow_pins(&mut self) -> Result<(), Violation> {
-        self.pinned
-            .check(&self.store, self.observer.process())
-            .await
+        let node = self.places[self.primary].observer.node();
+        self.pinned.check(&self.store, node).await
     }
 
     fn step(&mut self) -> Result<(), Violation> {
         self.steps += 1;
         let waiting = self.awake();
+        if self.settings.tiers.is_some() && self.rng.below(1_000) < 2 {
+            self.kill_or_revive();
+        }
         match self.rng.below(400) {
             0..4 => self.jump(),
             4..7 => self.crash_one(),
@@ -263,7 +364,8 @@ impl Driver {
                     Some(ticket) => ticket,
                     None => waiting[self.rng.below(waiting.len())].clone(),
                 };
-                self.clock.advance(self.rng.between(0, SECOND_US / 2));
+                let us = self.rng.between(0, SECOND_US / 2);
+                self.pass(us);
                 self.note(format!("{}: {}", ticket.actor, ticket.what));
                 self.last_actor.clone_from(&ticket.actor);
                 self.world.grant(ticket.id);
@@ -290,7 +392,11 @@ impl Driver {
     /// A process stands still in the middle of a request while the others go on.
     fn freeze(&mut self, waiting: &[Ticket]) {
         // Worst just before a commit, and before the first read of a view.
-        let is_risky = |t: &&Ticket| RISKY.iter().any(|risky| t.what.starts_with(risky));
+        let risky: &[&str] = match self.settings.tiers {
+            Some(_) => &RISKY_TIERS,
+            None => &RISKY,
+        };
+        let is_risky = |t: &&Ticket| risky.iter().any(|risky| t.what.starts_with(risky));
         let risky: Vec<&Ticket> = waiting.iter().filter(is_risky).collect();
         let actors: BTreeSet<&String> = match risky.is_empty() || self.rng.chance(40) {
             true => waiting.iter().map(|t| &t.actor).collect(),
@@ -311,7 +417,7 @@ impl Driver {
             1 => self.rng.between(10 * MINUTE_US, HOUR_US),
             _ => self.rng.between(MINUTE_US, 10 * MINUTE_US),
         };
-        self.clock.advance(us);
+        self.pass(us);
         self.note(format!("time: {} s pass", us / SECOND_US));
     }
 

@@ -7,6 +7,7 @@ use stele_table::Retention;
 
 use crate::clock::ManualClock;
 use crate::rng::Rng;
+use crate::sim::fleet::TierSettings;
 use crate::sim::process::Settings;
 
 /// Short times and small limits, so that everything happens within a run.
@@ -39,6 +40,16 @@ pub(super) fn settings(rng: &mut Rng, clock: &ManualClock) -> Settings {
         table,
         ingest,
         retention: Retention::default(),
+        tiers: None,
+    }
+}
+
+/// The tiers of a run: short leases, so that many sets come and go.
+pub(super) fn tiers(rng: &mut Rng) -> TierSettings {
+    TierSettings {
+        lease_ms: rng.pick(&[2_000, 10_000, 60_000]),
+        request_ms: rng.pick(&[1_000, 10_000]),
+        seeds: ["a", "b", "c"].map(str::to_owned).to_vec(),
     }
 }
 
