@@ -33,7 +33,8 @@ impl Driver {
         self.drop_all_pins().await?;
         self.i15_nothing_is_left_over().await?;
         self.check_home().await?;
-        self.i15_tiers_are_equal().await
+        self.i15_tiers_are_equal().await?;
+        self.i11_the_primary_retires().await
     }
 
     /// Checks everything on the primary.

@@ -2,7 +2,7 @@
 
 use stele_model::time::{MINUTE_US, SECOND_US};
 use stele_model::{Clock, TierId};
-use stele_store::{TierState, WritePolicy};
+use stele_store::{Member, Role, TierState, WritePolicy};
 use stele_table::set_deletion_frozen;
 
 use super::Driver;
@@ -166,6 +166,47 @@ impl Driver {
             self.patiently(TierAsk::Compare(mirror)).await?;
         }
         self.i6_deletion_is_not_frozen()
+    }
+
+    /// I11: the primary hands over, is drained and goes with the proof; all of it is on the survivor.
+    pub(super) async fn i11_the_primary_retires(&mut self) -> Result<(), Violation> {
+        let set = self.epochs.newest();
+        let mut members = set.into_iter().flat_map(|set| &set.members);
+        let can_take_over = |m: &&Member| m.state == TierState::Mirror && m.role == Role::Mirror;
+        let Some(next) = members.find(can_take_over).map(|m| m.id.clone()) else {
+            return Ok(());
+        };
+        let [old] = &self.of_state(TierState::Primary)[..] else {
+            return Err(Violation::new("I14 epochs", "there is not one primary"));
+        };
+        let old = old.clone();
+        let expected = self.home().registry.expected().clone();
+        self.patiently(TierAsk::Promote(next.clone())).await?;
+        self.patiently(TierAsk::Sync).await?;
+        self.pass_lease();
+        self.job(Job::Settle).await?;
+        self.patiently(TierAsk::Drain(old.clone())).await?;
+        self.patiently(TierAsk::Retire(old.clone())).await?;
+        if self
+            .of_state(TierState::Retired)
+            .iter()
+            .all(|id| *id != old)
+        {
+            return Err(Violation::new(
+                "I15 progress",
+                format!("{old} is not retired"),
+            ));
+        }
+        self.check_home().await?;
+        let survivor = self.home();
+        match expected.first_difference(survivor.registry.expected()) {
+            None if survivor.name == next.as_str() => Ok(()),
+            None => Err(Violation::new(
+                "I14 epochs",
+                format!("{next} is not the primary"),
+            )),
+            Some(what) => Err(Violation::new("I11 proof to retire", what)),
+        }
     }
 
     /// Nothing that a run shows may freeze deletion: only a defect does.

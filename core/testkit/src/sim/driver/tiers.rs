@@ -181,12 +181,14 @@ impl Driver {
             return Some(TierAsk::Force(self.one_of(&mirrors)));
         }
         let can_be_drained = [joining.clone(), mirrors.clone()].concat();
+        if !draining.is_empty() && self.rng.chance(30) {
+            return Some(TierAsk::Retire(self.one_of(&draining)));
+        }
         Some(match self.rng.below(100) {
             0..10 if active < TIERS_MAX => self.adding()?,
             _ if active == 1 => self.adding()?,
             0..30 if !joining.is_empty() => TierAsk::Sync,
-            30..50 if !draining.is_empty() => TierAsk::Retire(self.one_of(&draining)),
-            50..70 if !mirrors.is_empty() => TierAsk::Promote(self.one_of(&mirrors)),
+            30..70 if !mirrors.is_empty() => TierAsk::Promote(self.one_of(&mirrors)),
             70..80 if !can_be_drained.is_empty() => TierAsk::Drain(self.one_of(&can_be_drained)),
             80..86 => TierAsk::Policy(self.rng.pick(&[WritePolicy::Primary, WritePolicy::All])),
             86..90 => TierAsk::Sync,
