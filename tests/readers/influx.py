@@ -1,6 +1,6 @@
 """Writes points with the official InfluxDB client, as an existing program would.
 
-usage: influx.py SERVER_URL
+usage: influx.py SERVER_URL [TOKEN]
 
 Prints how many points it wrote.
 """
@@ -25,13 +25,13 @@ def points():
         )
 
 
-def main(url):
+def main(url, token="any"):
     written = list(points())
-    with InfluxDBClient(url=url, token="any", org="any", enable_gzip=True) as client:
+    with InfluxDBClient(url=url, token=token, org="any", enable_gzip=True) as client:
         assert client.ping(), "the server does not answer a ping"
         with client.write_api(write_options=SYNCHRONOUS) as api:
             api.write(bucket="any", record=written, write_precision=WritePrecision.S)
     print(len(written))
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """Writes with the official Librato client, as an existing program would.
 
-usage: librato_writer.py SERVER_URL
+usage: librato_writer.py SERVER_URL [TOKEN]
 
 Everything is at fixed times, so writing it again changes nothing. Prints how many gauges the
 queue held.
@@ -14,9 +14,9 @@ from librato.aggregator import Aggregator
 START = 1_700_000_000
 
 
-def main(url):
+def main(url, token="any"):
     protocol, host = url.split("://")
-    api = librato.connect("user@example.com", "any", hostname=host, protocol=protocol)
+    api = librato.connect("user@example.com", token, hostname=host, protocol=protocol)
 
     # Source-based: one at a time, then more than one request holds.
     api.submit("web.load", 1.5, source="web-1", measure_time=START)
@@ -58,4 +58,4 @@ def main(url):
     print(700)
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

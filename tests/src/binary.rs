@@ -22,6 +22,21 @@ pub fn stele() -> Result<PathBuf> {
         .map_err(anyhow::Error::msg)
 }
 
+/// The folder that holds the Lambda functions, `stele-fn-*`: that of `TEST_STELE_BIN`, or else they
+/// are built first.
+///
+/// # Errors
+/// When the build fails.
+pub fn functions() -> Result<PathBuf> {
+    if let Some(stele) = std::env::var_os("TEST_STELE_BIN") {
+        let stele = PathBuf::from(stele);
+        let dir = stele.parent().context("TEST_STELE_BIN has no folder")?;
+        return Ok(dir.to_path_buf());
+    }
+    // The whole workspace, so that no crate is compiled with fewer features than it has elsewhere.
+    build(&["--workspace", "--bins"])
+}
+
 fn find_or_build() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TEST_STELE_BIN") {
         let path = PathBuf::from(path);
@@ -32,18 +47,24 @@ fn find_or_build() -> Result<PathBuf> {
         );
         return Ok(path);
     }
+    Ok(build(&["--package", "stele", "--bin", "stele"])?.join("stele"))
+}
+
+/// Builds what `args` name, in the profile of this test, and returns the folder of the binaries.
+fn build(args: &[&str]) -> Result<PathBuf> {
     let dir = profile_dir()?;
     let target = dir.parent().context("the profile has a parent")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(repository())
-        .args(["build", "--quiet", "--package", "stele", "--bin", "stele"])
+        .args(["build", "--quiet"])
+        .args(args)
         .arg("--target-dir")
         .arg(target);
     if dir.ends_with("release") {
         cargo.arg("--release");
     }
     let status = cargo.status().context("cargo does not start")?;
-    ensure!(status.success(), "cargo build of stele: {status}");
-    Ok(dir.join("stele"))
+    ensure!(status.success(), "cargo build {}: {status}", args.join(" "));
+    Ok(dir)
 }

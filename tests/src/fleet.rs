@@ -39,6 +39,8 @@ pub struct Fleet {
 #[derive(Debug)]
 struct Shared {
     plan: Plan,
+    /// Other answers than 503 that only say that none came from the server.
+    gateway: &'static [u16],
     /// The first µs of the oldest window written to; all windows are closed.
     base_us: i64,
     urls: RwLock<Vec<String>>,
@@ -52,9 +54,17 @@ impl Fleet {
     /// Starts the writers; they wait until [`Fleet::point_at`] names a server.
     #[must_use]
     pub fn start(plan: Plan) -> Self {
+        Self::start_behind(&[], plan)
+    }
+
+    /// As [`Fleet::start`], for servers behind a gateway that answers with one of `gateway` when a
+    /// server does not, or may not, answer itself.
+    #[must_use]
+    pub fn start_behind(gateway: &'static [u16], plan: Plan) -> Self {
         let hour = now_secs().div_euclid(3600) * HOUR_US;
         let shared = Arc::new(Shared {
             plan,
+            gateway,
             base_us: hour - 8 * HOUR_US,
             urls: RwLock::default(),
             stop: AtomicBool::new(false),
@@ -223,7 +233,9 @@ impl Shared {
                     self.acked.fetch_add(1, Ordering::SeqCst);
                     return Ok(());
                 }
-                Ok(reply) if reply.status != 503 => bail!("refused: {reply:?}"),
+                Ok(reply) if reply.status != 503 && !self.gateway.contains(&reply.status) => {
+                    bail!("refused: {reply:?}")
+                }
                 Ok(_) | Err(_) => {
                     self.retried.fetch_add(1, Ordering::SeqCst);
                     if give_up || self.stop.load(Ordering::SeqCst) {

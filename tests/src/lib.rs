@@ -4,8 +4,11 @@
 //! - [`binary`] finds or builds the binary, [`server`] runs it, kills it and talks to it.
 //! - [`store`] is where it keeps its data; [`localstack`] is an S3 server that a test starts and
 //!   stops, [`python`] the virtual environments it and the second readers live in.
-//! - [`oracle`] knows what must be answered; [`fleet`] is a crowd of writers that feeds both.
-//! - [`fake_s3`] is an S3 server that lies in one chosen way, for the probe to refuse.
+//! - [`oracle`] knows what must be answered; [`fleet`] is a crowd of writers that feeds both, and
+//!   [`reader`] asks and compares.
+//! - [`fake_s3`] is an S3 server that lies in one chosen way, for the probe to refuse; [`proxy`]
+//!   breaks what a network and an honest store break.
+//! - [`lambda`] is the stack of functions, deployed to LocalStack.
 //!
 //! Nothing here skips: a server or package that cannot be had fails the test that needs it.
 
@@ -13,9 +16,12 @@ pub mod binary;
 pub mod csv;
 pub mod fake_s3;
 pub mod fleet;
+pub mod lambda;
 pub mod localstack;
 pub mod oracle;
+pub mod proxy;
 pub mod python;
+pub mod reader;
 pub mod server;
 pub mod store;
 

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,39 +17,77 @@ use tempfile::TempDir;
 use crate::python;
 
 const START_SECS_MAX: u64 = 120;
-const WATCH: &str = r#""$@" & cat >/dev/null; kill -KILL 0"#;
+// The files go here too: of a server that lives as long as the test process nobody drops the handle.
+const WATCH: &str = r#"
+files="$1"; shift
+"$@" & server=$!
+cat >/dev/null
+kill -KILL $server; wait $server 2>/dev/null
+rm -rf "$files"
+kill -KILL 0"#;
 
-/// A running LocalStack that serves S3 only.
+/// What the functions of a stack need beside the object store.
+const FUNCTION_SERVICES: &str = "s3,lambda,cloudformation,events,iam,sts,logs,sqs,cloudwatch,kms";
+
+/// A running LocalStack.
 #[derive(Debug)]
 pub struct LocalStack {
     shell: Child,
     endpoint: String,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl LocalStack {
-    /// Starts a server and waits until it answers.
+    /// Starts a server of S3 and waits until it answers.
     ///
     /// # Errors
     /// When it cannot be installed, or does not answer within 120 s.
     pub fn start() -> Result<Self> {
+        let env = [("SERVICES", "s3"), ("EAGER_SERVICE_LOADING", "1")];
+        Self::launch(free_port()?, &env)
+    }
+
+    /// Starts a server that runs Lambda functions as processes of this machine, which reach S3 by
+    /// `function_endpoint` when it is given. Their logs lie in [`LocalStack::function_logs`].
+    ///
+    /// # Errors
+    /// As [`LocalStack::start`].
+    pub fn with_functions(port: u16, function_endpoint: Option<&str>) -> Result<Self> {
+        let executor = python::executor()?;
+        let executor = executor.to_str().context("the executor's path is UTF-8")?;
+        let mut env = vec![
+            ("SERVICES", FUNCTION_SERVICES),
+            ("LAMBDA_RUNTIME_EXECUTOR", "host"),
+            ("PYTHONPATH", executor),
+            // Not a minute, so that a test can wait for it.
+            ("LAMBDA_RETRY_BASE_DELAY", "1"),
+            // Binaries of the test profile are larger than what is deployed.
+            ("LAMBDA_LIMITS_CODE_SIZE_UNZIPPED", "2000000000"),
+        ];
+        env.extend(function_endpoint.map(|url| ("HOST_EXECUTOR_ENDPOINT_URL", url)));
+        Self::launch(port, &env)
+    }
+
+    fn launch(port: u16, env: &[(&str, &str)]) -> Result<Self> {
         let python = python::localstack()?;
         let files = TempDir::with_prefix("stele-localstack-")?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = files.path().join("log");
         let shell = Command::new("sh")
             .args(["-c", WATCH, "localstack"])
+            .arg(files.path())
             .arg(python)
             .args(["-m", "localstack.runtime.main"])
             .env("FILESYSTEM_ROOT", files.path().join("root"))
+            // Unpacked functions lie here, and go with it.
+            .env("TMPDIR", files.path())
+            .env("HOST_EXECUTOR_LOGS", files.path().join("functions"))
             // The plain form of the address would listen on every interface.
             .env("GATEWAY_LISTEN", format!("[::ffff:127.0.0.1]:{port}"))
             .env("DNS_ADDRESS", "0")
             .env("SKIP_SSL_CERT_DOWNLOAD", "1")
             .env("DISABLE_EVENTS", "1")
-            .env("SERVICES", "s3")
             .env("STRICT_SERVICE_LOADING", "1")
-            .env("EAGER_SERVICE_LOADING", "1")
+            .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(File::create(&log)?)
             .stderr(File::options().append(true).open(&log)?)
@@ -59,10 +97,28 @@ impl LocalStack {
         let server = Self {
             shell,
             endpoint: format!("http://127.0.0.1:{port}"),
-            _files: files,
+            files,
         };
         server.wait_until_it_answers(&log)?;
         Ok(server)
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// What it logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.files.path().join("log")).unwrap_or_default()
+    }
+
+    /// The folder of the functions' logs, one file for each environment.
+    #[must_use]
+    pub fn function_logs(&self) -> PathBuf {
+        self.files.path().join("functions")
     }
 
     fn wait_until_it_answers(&self, log: &Path) -> Result<()> {
@@ -107,6 +163,14 @@ pub fn aws_env(endpoint: &str) -> Vec<(String, String)> {
     ]
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .to_vec()
+}
+
+/// A port that is free at this moment.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 impl Drop for LocalStack {

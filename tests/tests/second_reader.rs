@@ -6,7 +6,8 @@
 use stele_tests::fleet::{Fleet, Plan};
 use stele_tests::oracle::same_rollup;
 use stele_tests::python::run_reader;
-use stele_tests::server::{ROLLUPS, Server, read_rollup, read_samples};
+use stele_tests::reader::{ROLLUPS, read_rollup, read_samples};
+use stele_tests::server::Server;
 use stele_tests::store::Store;
 
 fn readers_agree(store: &Store) {
