@@ -81,16 +81,10 @@ def build(asked: argparse.Namespace) -> tuple[Path, Path]:
         with step("cargo build --workspace --bins"):
             call(["cargo", "build", "--quiet", "--workspace", "--bins"])
         return target / "debug", target / "debug/stele"
-    if subprocess.run(["cargo", "lambda", "--version"], capture_output=True).returncode:
-        raise Failed("cargo-lambda is not installed: pip install cargo-lambda, or give --debug")
     is_arm = platform.machine() in ("arm64", "aarch64")
-    lambda_build = ["cargo", "lambda", "build", "--release", "--workspace"]
-    lambda_build += ["--arm64" if is_arm else "--x86-64"]
-    functions = sorted(path.name for path in (REPOSITORY / "functions").iterdir())
-    for name in functions:
-        lambda_build += ["--bin", f"stele-fn-{name}"] if name != "stele" else []
-    with step(" ".join(lambda_build)):
-        call(lambda_build)
+    functions = ["functions/build", "--sizes", "--arm64" if is_arm else "--x86-64"]
+    with step(" ".join(functions)):
+        call(functions)
     with step("cargo build --release --bin stele"):
         call(["cargo", "build", "--quiet", "--release", "--bin", "stele"])
     return target / "lambda", target / "release/stele"
