@@ -100,7 +100,7 @@ impl Durable {
         let primary = members.find(|member| member.member.state == TierState::Primary);
         match primary.filter(|member| member.trouble == Some(Trouble::Foreign)) {
             Some(foreign) => Err(foreign_tier(foreign)),
-            None => Ok(current),
+            None => self.tiers.confirmed().await.map_err(Error::Store),
         }
     }
 

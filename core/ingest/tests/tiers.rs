@@ -164,6 +164,31 @@ async fn a_store_that_is_not_the_tier_gets_nothing_and_nothing_is_acknowledged()
     assert!(world.store("b").l0_list().await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn a_set_that_only_a_mirror_tells_of_is_not_written_by() {
+    // The newest set, which adds c, has reached the primary alone.
+    let world = World::new(&set()).await;
+    let next = set().joined(&id("b")).unwrap();
+    let last = next.adding(id("c"), "c", Role::Mirror).unwrap();
+    for known in [&next, &last] {
+        publish_epoch(&world.stores["a"].0, known).await.unwrap();
+    }
+    publish_epoch(&world.stores["b"].0, &next).await.unwrap();
+    let seed = vec![world.stores["b"].0.clone()];
+    let of_opener = world.stores.clone();
+    let opener: Opener = Arc::new(move |url| Ok(of_opener[url].0.clone()));
+    let tiers = Tiers::new(seed, opener, Arc::new(world.clock.clone()));
+    let ingestor = Ingestor::over(tiers.clone(), TenantId::default(), Options::default());
+    world.cut("a", true);
+    // What b says is good enough to read by.
+    assert_eq!(tiers.current().await.unwrap().epoch(), next.epoch);
+    let error = ingestor.accept(rows("m")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    world.cut("a", false);
+    let receipt = ingestor.accept(rows("m")).await.unwrap().unwrap();
+    assert_eq!(receipt.tiers, ["a", "b", "c"]);
+}
+
 /// A clock that jumps by a minute after it was read a number of times.
 #[derive(Clone)]
 struct Jumps {

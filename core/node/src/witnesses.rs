@@ -51,7 +51,7 @@ impl OtherTiers {
     }
 
     async fn ask(&self) -> Result<Standing, WitnessError> {
-        let current = self.tiers.current().await?;
+        let current = self.tiers.confirmed().await?;
         let Some(set) = &current.set else {
             return Ok(Standing::alone());
         };

@@ -122,6 +122,17 @@ pub enum Error {
         /// Another.
         other: String,
     },
+    /// The primary did not say that there is no newer set than the one that was found.
+    #[error(
+        "tier {tier}, the primary of the newest tier set that was found (epoch {epoch}), does not \
+         answer: nothing is written or deleted before it says that there is no newer one"
+    )]
+    Unconfirmed {
+        /// The epoch.
+        epoch: u64,
+        /// Its primary.
+        tier: String,
+    },
     /// Several stores were named, and none holds a tier set.
     #[error("{stores} stores were named and none of them holds a tier set: name one store")]
     NoTierSet {
@@ -157,7 +168,9 @@ impl Error {
             | Self::EpochConflict { .. } => ErrorKind::Corrupt,
             Self::EpochTaken { .. } | Self::TierSet(_) => ErrorKind::Conflict,
             Self::Incapable { .. } => ErrorKind::Internal,
-            Self::Unknown { .. } | Self::Directory { .. } => ErrorKind::Unavailable,
+            Self::Unknown { .. } | Self::Directory { .. } | Self::Unconfirmed { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Request { source, .. } => request_kind(source),
         }
     }

@@ -120,6 +120,17 @@ impl Current {
         others.filter(move |m| m.member.is_active() && m.member.id != *id)
     }
 
+    /// Whether its primary answered when it was fetched. A new set is put on the primary of the one
+    /// before it, and then on the others: so a primary that answers knows of the newest, and one
+    /// that does not may hold a set that the others have not got. A set that is not confirmed is
+    /// good enough to read by, and for nothing else.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        let mut members = self.members.iter();
+        let primary = members.find(|open| open.member.state == TierState::Primary);
+        primary.is_none_or(|open| open.trouble.is_none())
+    }
+
     /// How long it may be acted on, µs.
     fn lease_us(&self) -> i64 {
         let lease_ms = self
@@ -206,6 +217,25 @@ impl Tiers {
         match self.known() {
             Some(current) => Ok(current),
             None => self.fetch_now().await,
+        }
+    }
+
+    /// The set to write and to delete by: as [`Tiers::current`], and its primary answered.
+    ///
+    /// # Errors
+    /// [`Error::Unconfirmed`]; else as [`Tiers::fetch`].
+    pub async fn confirmed(&self) -> Result<Arc<Current>> {
+        let mut current = self.current().await?;
+        if !current.is_confirmed() {
+            // It may answer again.
+            current = self.fetch().await?;
+        }
+        match &current.set {
+            Some(set) if !current.is_confirmed() => Err(Error::Unconfirmed {
+                epoch: set.epoch,
+                tier: set.primary()?.id.to_string(),
+            }),
+            _ => Ok(current),
         }
     }
 

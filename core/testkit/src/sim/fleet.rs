@@ -330,7 +330,7 @@ struct Others {
 
 impl Others {
     async fn ask(&self) -> Result<Standing, WitnessError> {
-        let current = self.tiers.current().await?;
+        let current = self.tiers.confirmed().await?;
         let Some(set) = &current.set else {
             return Ok(Standing::alone());
         };

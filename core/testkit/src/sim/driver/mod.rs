@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use futures::task::noop_waker;
 use stele_format::l0;
 use stele_model::time::{HOUR_US, MINUTE_US, SECOND_US};
-use stele_model::{Clock, Digest, Resolution, Rows};
+use stele_model::{Clock, Digest, Resolution, Rows, TierId};
 use stele_table::set_retention;
 
 use self::settings::{forgets, settings, tiers};
@@ -88,6 +88,8 @@ pub(super) struct Driver {
     dead: Option<usize>,
     /// Somebody has begun to promote another for the dead primary.
     is_given_up: bool,
+    /// Which tier takes its place: two operators who force two tiers at once have two Steles.
+    forced: Option<TierId>,
     /// Time that the timers have not seen yet, µs.
     passed_us: i64,
     keys: Keys,
@@ -156,6 +158,7 @@ impl Driver {
             names: Names::default(),
             dead: None,
             is_given_up: false,
+            forced: None,
             passed_us: 0,
             keys: Keys::default(),
             pinned,

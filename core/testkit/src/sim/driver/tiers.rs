@@ -178,7 +178,12 @@ impl Driver {
         let active = 1 + joining.len() + mirrors.len();
         if !mirrors.is_empty() && self.dead == Some(self.primary) && self.rng.chance(60) {
             self.is_given_up = true;
-            return Some(TierAsk::Force(self.one_of(&mirrors)));
+            let forced = match self.forced.take() {
+                Some(forced) if mirrors.contains(&forced) => forced,
+                _ => self.one_of(&mirrors),
+            };
+            self.forced = Some(forced.clone());
+            return Some(TierAsk::Force(forced));
         }
         let can_be_drained = [joining.clone(), mirrors.clone()].concat();
         if !draining.is_empty() && self.rng.chance(30) {
