@@ -104,14 +104,20 @@ impl Budget {
     /// The default memory of a run: 512 MiB.
     pub const MEMORY_BYTES: u64 = 512 << 20;
 
+    /// A run over everything, until `deadline_us` and within `memory_bytes`.
+    #[must_use]
+    pub const fn within(deadline_us: i64, memory_bytes: u64) -> Self {
+        Self {
+            deadline_us,
+            memory_bytes,
+            part: Part::WHOLE,
+        }
+    }
+
     /// A run without a deadline, in the default memory.
     #[must_use]
     pub const fn unlimited() -> Self {
-        Self {
-            deadline_us: i64::MAX,
-            memory_bytes: Self::MEMORY_BYTES,
-            part: Part::WHOLE,
-        }
+        Self::within(i64::MAX, Self::MEMORY_BYTES)
     }
 }
 

@@ -5,7 +5,7 @@ mod others;
 mod told;
 
 use serde::{Deserialize, Serialize};
-use stele_compact::{Budget, Part};
+use stele_compact::Budget;
 use stele_lambda::{Error, Room, Start};
 use stele_node::{Tick, Work, fan_out::Piece};
 
@@ -30,15 +30,7 @@ async fn main() -> Result<(), Error> {
     let others = others::Others::new(&start)?;
     let (start, work, others) = (&start, &work, &others);
     stele_lambda::run(start, async move |event: Event, room: Room| {
-        let Room {
-            deadline_us,
-            memory_bytes,
-        } = room;
-        let budget = Budget {
-            deadline_us,
-            memory_bytes,
-            part: Part::WHOLE,
-        };
+        let budget = Budget::within(room.deadline_us, room.memory_bytes);
         let tick: Tick = work.compact(event.pieces, &budget, others).await?;
         told::told(start, tick)
     })

@@ -1,7 +1,7 @@
 //! The jobs of this function.
 
 use serde::Deserialize;
-use stele_compact::{Budget, Part};
+use stele_compact::Budget;
 use stele_lambda::emf::{self, Unit};
 use stele_lambda::{Error, Room, Start};
 use stele_node::{Job as Each, Tick, Work};
@@ -25,11 +25,7 @@ pub enum Job {
 impl Job {
     /// Runs it for all tenants.
     pub async fn run(self, work: &Work, room: Room) -> Result<Tick, Error> {
-        let budget = Budget {
-            deadline_us: room.deadline_us,
-            memory_bytes: room.memory_bytes,
-            part: Part::WHOLE,
-        };
+        let budget = Budget::within(room.deadline_us, room.memory_bytes);
         let each = match self {
             Self::Sweep => Each::Sweep,
             Self::Expire => Each::Expire,
