@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{join, join_all};
 use stele_model::{L0Name, TenantId, TierId, sabotaged};
-use stele_store::{Current, OpenTier, Put, TierState, Tiers, Trouble, WritePolicy};
+use stele_store::{Current, OpenTier, TierState, Tiers, Trouble, WritePolicy};
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Result};
@@ -83,7 +83,7 @@ impl Durable {
             let (received_us, bytes) = attempt.received_us(&primary).await?;
             let mut copies = Vec::new();
             for mirror in current.mirrors() {
-                copies.push(self.copy_marker(&current, mirror, attempt.key.marker(), &bytes));
+                copies.push(self.copy_marker(&current, mirror, attempt, &bytes));
             }
             join_all(copies).await.into_iter().collect::<Result<()>>()?;
             if self.tiers.holds(&current) {
@@ -100,6 +100,7 @@ impl Durable {
         let primary = members.find(|member| member.member.state == TierState::Primary);
         match primary.filter(|member| member.trouble == Some(Trouble::Foreign)) {
             Some(foreign) => Err(foreign_tier(foreign)),
+            None if current.is_confirmed() => Ok(current),
             None => self.tiers.confirmed().await.map_err(Error::Store),
         }
     }
@@ -108,21 +109,26 @@ impl Durable {
         &self,
         current: &Current,
         mirror: &OpenTier,
-        key: String,
+        attempt: &Attempt,
         bytes: &Bytes,
     ) -> Result<()> {
         let store = mirror.tier.tenant(&self.tenant);
         let put = async {
-            match store.put_new(&key, bytes.clone()).await {
-                Ok(Put::Created | Put::Same) => Ok(()),
-                Ok(Put::Other(_)) => Err(Error::MarkerDiffers {
-                    key: key.clone(),
-                    tier: mirror.member.id.clone(),
-                }),
-                Err(error) => Err(Error::Marker(error)),
-            }
+            let key = attempt.key.marker();
+            let found = store.put_or_get(&key, bytes.clone()).await;
+            let Some(found) = found.map_err(Error::Marker)? else {
+                return Ok(());
+            };
+            // Each tier is swept for itself: an old one may be gone on the primary alone.
+            attempt.check_age(&store, &found).await?;
+            let tier = mirror.member.id.clone();
+            Err(Error::MarkerDiffers { key, tier })
         };
         match self.attempt(current, mirror, put).await {
+            // Which tier found out is of no use to the sender.
+            Err(Error::Tier { source, .. }) if matches!(*source, Error::KeyOld { .. }) => {
+                Err(*source)
+            }
             // Replication brings it along.
             Err(error) if is_optional(current) && error.is_of_store() => Ok(()),
             copied => copied,

@@ -77,7 +77,6 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// The receive time of the first attempt, which may be this one; and the marker's bytes.
     pub async fn received_us(&self, store: &TenantStore) -> Result<(i64, Bytes)> {
-        let age_us_max = self.age_us_max;
         let marker = Marker {
             format: FORMAT,
             body: self.body,
@@ -94,13 +93,7 @@ impl Attempt {
         let Some(found) = found.map_err(Error::Marker)? else {
             return Ok((self.now_us, sealed));
         };
-        let age_us = age_us(store, &found, self.now_us, age_us_max).await?;
-        if age_us > age_us_max {
-            return Err(Error::KeyOld {
-                age_secs: age_us / SECOND_US,
-                age_secs_max: age_us_max / SECOND_US,
-            });
-        }
+        self.check_age(store, &found).await?;
         let Some(json) = sealed::unseal(&found.bytes) else {
             let text = "its check is not that of its text";
             return Err(damaged(serde::de::Error::custom(text)));
@@ -114,6 +107,20 @@ impl Attempt {
             true => Ok((stored.received_us, found.bytes)),
             false => Err(Error::KeyReused),
         }
+    }
+
+    /// [`Error::KeyOld`] for a marker that sweep may delete at any moment, or has deleted on
+    /// another tier.
+    pub async fn check_age(&self, store: &TenantStore, found: &Stored) -> Result<()> {
+        let age_us_max = self.age_us_max;
+        let age_us = age_us(store, found, self.now_us, age_us_max).await?;
+        if age_us > age_us_max {
+            return Err(Error::KeyOld {
+                age_secs: age_us / SECOND_US,
+                age_secs_max: age_us_max / SECOND_US,
+            });
+        }
+        Ok(())
     }
 }
 

@@ -255,6 +255,22 @@ async fn the_marker_of_a_key_is_the_same_on_every_tier() {
 }
 
 #[tokio::test]
+async fn an_old_marker_that_only_the_primary_has_swept_makes_the_key_old() {
+    let world = World::new(&set()).await;
+    let key = IdempotencyKey::new(b"k").unwrap();
+    let body = body_digest("/write", b"m value=1");
+    let ask = || world.ingestor.received_us(&key, body, world.clock.now_us());
+    ask().await.unwrap();
+    world.clock.advance(49 * 3600 * SECOND_US);
+    world.store("a").delete(&key.marker()).await.unwrap();
+    let error = ask().await.unwrap_err();
+    assert!(matches!(error, Error::KeyOld { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    world.store("b").delete(&key.marker()).await.unwrap();
+    assert_eq!(ask().await.unwrap(), world.clock.now_us());
+}
+
+#[tokio::test]
 async fn a_marker_that_differs_on_a_mirror_is_no_acknowledgement() {
     let world = World::new(&set()).await;
     let key = IdempotencyKey::new(b"k").unwrap();
