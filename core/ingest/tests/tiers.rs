@@ -279,5 +279,7 @@ async fn a_marker_that_differs_on_a_mirror_is_no_acknowledgement() {
     other.unwrap();
     let body = body_digest("/write", b"m value=1");
     let asked = world.ingestor.received_us(&key, body, 1).await;
-    assert_eq!(asked.unwrap_err().kind(), ErrorKind::Corrupt);
+    let error = asked.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("tier b"), "{error}");
 }
