@@ -5,9 +5,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
@@ -58,6 +58,8 @@ struct Shared {
     is_closed: AtomicBool,
     plan: Mutex<Option<(Faults, StdRng)>>,
     met: Mutex<Vec<Fault>>,
+    /// Requests that have not been served to their end, whether or not their senders still wait.
+    held: AtomicUsize,
 }
 
 struct Message {
@@ -81,6 +83,7 @@ impl Proxy {
             is_closed: AtomicBool::new(false),
             plan: Mutex::default(),
             met: Mutex::default(),
+            held: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -116,6 +119,20 @@ impl Proxy {
     pub fn met(&self) -> Vec<Fault> {
         lock(&self.shared.met).clone()
     }
+
+    /// Waits until no request is held: what was sent before has had its effect by then, however
+    /// late, or never has one.
+    ///
+    /// # Errors
+    /// When that takes longer than 30 s.
+    pub fn wait_until_idle(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.shared.held.load(Ordering::SeqCst) > 0 {
+            ensure!(Instant::now() < deadline, "requests are held after 30 s");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Proxy {
@@ -135,7 +152,14 @@ impl Shared {
         let Some(request) = read(&mut BufReader::new(stream), false)? else {
             return Ok(());
         };
-        let fault = self.draw(&request);
+        self.held.fetch_add(1, Ordering::SeqCst);
+        let served = self.serve_request(&request, stream);
+        self.held.fetch_sub(1, Ordering::SeqCst);
+        served
+    }
+
+    fn serve_request(&self, request: &Message, stream: &TcpStream) -> Result<()> {
+        let fault = self.draw(request);
         match fault {
             Some(Fault::Unavailable) => return refuse(stream, "503 Service Unavailable"),
             // What was not read yet makes the closing a reset; what was read makes it an end.
@@ -144,7 +168,7 @@ impl Shared {
             Some(Fault::DelayMs(ms)) => std::thread::sleep(Duration::from_millis(ms)),
             _ => {}
         }
-        let answer = self.forward(&request)?;
+        let answer = self.forward(request)?;
         match fault {
             Some(Fault::CommitThenFail) => refuse(stream, "500 Internal Server Error"),
             Some(Fault::CommitThenDrop) => Ok(stream.shutdown(Shutdown::Both)?),
@@ -318,5 +342,18 @@ mod tests {
             assert_eq!(!server.met().is_empty(), arrives, "{kinds:?}");
             assert_eq!(proxy.met(), kinds);
         }
+    }
+
+    #[test]
+    fn it_is_idle_when_what_was_delayed_has_arrived() {
+        let (proxy, server) = proxy(&[Fault::DelayMs(300)]);
+        let mut sender = TcpStream::connect(proxy.url().trim_start_matches("http://")).unwrap();
+        sender.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        while proxy.met().is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(sender);
+        proxy.wait_until_idle().unwrap();
+        assert_eq!(server.met().len(), 1);
     }
 }

@@ -84,6 +84,8 @@ impl Stage {
         let retried = fleet.retried();
         let oracle = fleet.finish().unwrap();
         calm();
+        // A batch that nobody acknowledged may land late, but not between the two checks.
+        self.stack.s3().wait_until_idle().unwrap();
         let before = oracle.check(&self.reader().samples().unwrap()).unwrap();
         self.stack.settle(self.reader()).unwrap();
         let after = self.reader().check_tables(&oracle).unwrap();

@@ -18,7 +18,7 @@ fn hold(seeds: impl IntoIterator<Item = u64>) -> Tally {
 
 #[test]
 fn every_invariant_holds_and_the_runs_are_busy() {
-    let all = hold(0..12);
+    let all = hold(0..16);
     // A quiet simulation proves nothing.
     assert!(all.faults >= 100, "{all}");
     assert!(all.crashes >= 60, "{all}");
