@@ -37,6 +37,7 @@ mod seal;
 mod settle;
 mod split;
 mod sweep;
+mod tier_witnesses;
 mod witness;
 
 pub use compactor::Compactor;
@@ -47,4 +48,5 @@ pub use report::{
     SweepReport,
 };
 pub use sweep::{Planned, SWEEP_US_MAX, SweepPlan};
+pub use tier_witnesses::TierWitnesses;
 pub use witness::{Standing, Witness, WitnessError, Witnesses};

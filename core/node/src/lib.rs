@@ -16,7 +16,6 @@ mod options;
 mod tenants;
 mod tick;
 mod tiers;
-mod witnesses;
 mod work;
 
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stele_compact::{Budget, Compactor, Options};
+use stele_compact::{Budget, Compactor, Options, TierWitnesses};
 use stele_ingest::{GroupLimits, Ingestor};
 use stele_model::{Clock, Ids, TenantId};
 use stele_runtime::{RandomIds, SystemClock};
@@ -10,7 +10,6 @@ use stele_store::{Current, OpenTier, TenantStore, Tier, Tiers};
 use stele_table::{Owner, RetentionCache, TableLog};
 
 use crate::error::{Error, Result};
-use crate::witnesses::OtherTiers;
 
 /// The parts that work on one tenant.
 #[derive(Clone)]
@@ -38,6 +37,15 @@ pub(crate) fn table(tier: &Tier, tenant: &TenantId, options: &Options) -> TableL
     TableLog::new(tier.tenant(tenant), log, Arc::new(SystemClock))
 }
 
+/// What opens the tenant's table on other tiers.
+fn opener(
+    tenant: &TenantId,
+    options: &Options,
+) -> impl Fn(&Tier) -> TableLog + Send + Sync + 'static {
+    let (tenant, options) = (tenant.clone(), options.clone());
+    move |tier| table(tier, &tenant, &options)
+}
+
 impl Node {
     /// Opens a tenant of one tier as it is.
     #[must_use]
@@ -49,7 +57,7 @@ impl Node {
     /// Opens a tenant of the tiers, which were fetched as `current`; no request is made yet.
     #[must_use]
     pub fn new(tiers: &Tiers, current: &Current, tenant: &TenantId, options: Options) -> Self {
-        let owner = owner(current);
+        let owner = current.set.as_ref().and_then(Owner::of);
         let own = owner.as_ref().map(|owner| owner.tier.clone());
         let log = table(&current.primary, tenant, &options);
         let log = Arc::new(match owner {
@@ -64,7 +72,7 @@ impl Node {
             ..Default::default()
         };
         let ingestor = Arc::new(Ingestor::over(tiers.clone(), tenant.clone(), group));
-        let others = OtherTiers::of_primary(tiers.clone(), tenant.clone(), options.clone(), own);
+        let others = TierWitnesses::of_primary(tiers.clone(), own, opener(tenant, &options));
         let compactor = Compactor::new(
             store.clone(),
             Arc::clone(&log),
@@ -105,23 +113,9 @@ pub(crate) fn sweeper(
     options: Options,
 ) -> Compactor {
     let own = mirror.member.id.clone();
-    // An owner of no epoch that will ever be: this log refuses every commit.
-    let nobody = Owner {
-        tier: own.clone(),
-        since_epoch: u64::MAX,
-    };
-    let log = Arc::new(table(&mirror.tier, tenant, &options).with_owner(nobody));
-    let others = OtherTiers::of_mirror(tiers.clone(), tenant.clone(), options.clone(), own);
+    let log = table(&mirror.tier, tenant, &options).with_owner(Owner::nobody(own.clone()));
+    let log = Arc::new(log);
+    let others = TierWitnesses::of_mirror(tiers.clone(), own, opener(tenant, &options));
     let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
     Compactor::new(log.store().clone(), log, options, clock, ids).with_witnesses(Arc::new(others))
-}
-
-/// For whom this process commits to the primary's log.
-fn owner(current: &Current) -> Option<Owner> {
-    let set = current.set.as_ref()?;
-    let primary = set.primary().ok()?;
-    Some(Owner {
-        tier: primary.id.clone(),
-        since_epoch: set.primary_since,
-    })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use stele_compact::{Compactor, Options};
 use stele_model::{TenantId, TierId};
-use stele_store::{Current, Tier, TierState, Tiers};
+use stele_store::{Current, Tier, Tiers};
 use stele_table::{Readable, TableLog, Tables};
 
 use crate::node::{self, Node};
@@ -137,11 +137,7 @@ impl Tenants {
     pub fn sweepers(&self, tenant: &TenantId) -> Vec<Arc<Compactor>> {
         let mut open = lock(&self.open);
         let current = Arc::clone(&open.current);
-        let others = current.members.iter().filter(|other| {
-            let is_other = other.member.state != TierState::Primary && other.member.is_active();
-            is_other && other.trouble.is_none()
-        });
-        let sweepers = others.map(|other| {
+        let sweepers = current.sweepable().map(|other| {
             let key = (other.member.id.clone(), tenant.clone());
             let sweeper = open.sweepers.entry(key).or_insert_with(|| {
                 let options = self.options.clone();

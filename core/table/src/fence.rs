@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stele_model::TierId;
-use stele_store::{Put, keys};
+use stele_store::{Put, TierSet, keys};
 
 use crate::apply::{Attached, create};
 use crate::codec;
@@ -49,6 +49,25 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// The primary of `set`; `None` when it has none.
+    #[must_use]
+    pub fn of(set: &TierSet) -> Option<Self> {
+        let primary = set.primary().ok()?;
+        Some(Self {
+            tier: primary.id.clone(),
+            since_epoch: set.primary_since,
+        })
+    }
+
+    /// Of no epoch that will ever be: a log for it refuses every commit.
+    #[must_use]
+    pub fn nobody(tier: TierId) -> Self {
+        Self {
+            tier,
+            since_epoch: u64::MAX,
+        }
+    }
+
     /// The fence that this owner needs; `None` for the first primary of all.
     fn fence(&self) -> Option<Fence> {
         let tier = self.tier.clone();

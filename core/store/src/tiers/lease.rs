@@ -114,6 +114,15 @@ impl Current {
         })
     }
 
+    /// The other tiers that sweeps have to keep small as well: the active ones that answered.
+    pub fn sweepable(&self) -> impl Iterator<Item = &OpenTier> {
+        let others = self.members.iter();
+        others.filter(|m| {
+            let is_other = m.member.state != TierState::Primary && m.member.is_active();
+            is_other && m.trouble.is_none()
+        })
+    }
+
     /// The tiers, beside `id`, that deletion on `id` must heed.
     pub fn witnesses<'a>(&'a self, id: &'a TierId) -> impl Iterator<Item = &'a OpenTier> {
         let others = self.members.iter();

@@ -2,13 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use stele_compact::{Compactor, Standing, Witness, WitnessError, Witnesses};
+use stele_compact::{Compactor, TierWitnesses};
 use stele_model::{Clock, ErrorKind, TierId, chain};
 use stele_protect::{MigrateError, MigrateOptions, Migration, ReplicateError, Step};
-use stele_store::{Current, Opener, Role, Tier, TierState, Tiers, Trouble, WritePolicy};
+use stele_store::{Current, Opener, Role, Tier, Tiers, WritePolicy};
 use stele_table::{Owner, TableLog};
 
 use super::process::{Failed, Node, Settings};
@@ -143,38 +142,30 @@ impl Fleet {
     }
 
     fn open_node(&self, current: &Current) -> Node {
-        let primary = current.set.as_ref().and_then(|set| {
-            let id = set.primary().ok()?.id.clone();
-            Some(Owner {
-                tier: id,
-                since_epoch: set.primary_since,
-            })
-        });
-        let own = primary.as_ref().map(|owner| owner.tier.clone());
-        self.compactor(&current.primary, primary, own, true)
-    }
-
-    fn compactor(
-        &self,
-        tier: &Tier,
-        owner: Option<Owner>,
-        own: Option<TierId>,
-        was_primary: bool,
-    ) -> Node {
-        let s = &self.settings;
-        let log = TableLog::new(tier.tenant(&s.tenant), s.table.clone(), self.clock.clone());
-        let log = Arc::new(match owner {
+        let owner = current.set.as_ref().and_then(Owner::of);
+        let own = owner.as_ref().map(|owner| owner.tier.clone());
+        let open = self.opener();
+        let log = open(&current.primary);
+        let log = match owner {
             Some(owner) => log.with_owner(owner),
             None => log,
-        });
-        let others = Others {
-            tiers: self.tiers.clone(),
-            settings: s.clone(),
-            clock: Arc::clone(&self.clock),
-            own,
-            was_primary,
-            logs: Mutex::default(),
         };
+        self.compactor(
+            log,
+            TierWitnesses::of_primary(self.tiers.clone(), own, open),
+        )
+    }
+
+    /// What opens the tenant's table on a tier.
+    fn opener(&self) -> impl Fn(&Tier) -> TableLog + Send + Sync + 'static {
+        let (tenant, options) = (self.settings.tenant.clone(), self.settings.table.clone());
+        let clock = Arc::clone(&self.clock);
+        move |tier| TableLog::new(tier.tenant(&tenant), options.clone(), Arc::clone(&clock))
+    }
+
+    fn compactor(&self, log: TableLog, others: TierWitnesses) -> Node {
+        let s = &self.settings;
+        let log = Arc::new(log);
         let mut ids = self.ids.borrow_mut();
         *ids = ids.wrapping_add(1);
         let (store, of_ids) = (log.store().clone(), Arc::new(SeededIds::new(*ids)));
@@ -192,20 +183,14 @@ impl Fleet {
         let Some(current) = self.open.borrow().current.clone() else {
             return Vec::new();
         };
-        let others = current.members.iter().filter(|other| {
-            let is_other = other.member.state != TierState::Primary && other.member.is_active();
-            is_other && other.trouble.is_none()
-        });
-        let sweepers = others.map(|other| {
+        let sweepers = current.sweepable().map(|other| {
             let id = &other.member.id;
             let known = self.open.borrow().sweepers.get(id).cloned();
             known.unwrap_or_else(|| {
-                // An owner of no epoch that will ever be: this log refuses every commit.
-                let nobody = Owner {
-                    tier: id.clone(),
-                    since_epoch: u64::MAX,
-                };
-                let node = self.compactor(&other.tier, Some(nobody), Some(id.clone()), false);
+                let open = self.opener();
+                let log = open(&other.tier).with_owner(Owner::nobody(id.clone()));
+                let others = TierWitnesses::of_mirror(self.tiers.clone(), id.clone(), open);
+                let node = self.compactor(log, others);
                 let sweepers = &mut self.open.borrow_mut().sweepers;
                 sweepers.insert(id.clone(), Arc::clone(&node.compactor));
                 node.compactor
@@ -222,11 +207,7 @@ impl Fleet {
         let tier = tiers[nth % tiers.len()];
         let mut open = self.open.borrow_mut();
         let log = open.readers.entry(tier.url().to_owned());
-        let log = log.or_insert_with(|| {
-            let s = &self.settings;
-            let store = tier.tenant(&s.tenant);
-            Arc::new(TableLog::new(store, s.table.clone(), self.clock.clone()))
-        });
+        let log = log.or_insert_with(|| Arc::new(self.opener()(tier)));
         Ok(Arc::clone(log))
     }
 
@@ -315,58 +296,4 @@ fn alarm(error: &MigrateError) -> Failed {
         _ => error.kind(),
     };
     failed(kind, error)
-}
-
-/// The other tiers of the tenant, as deletion asks for them.
-struct Others {
-    tiers: Tiers,
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    /// The tier that deletes; `None` for a store without tiers.
-    own: Option<TierId>,
-    was_primary: bool,
-    logs: Mutex<BTreeMap<TierId, Arc<TableLog>>>,
-}
-
-impl Others {
-    async fn ask(&self) -> Result<Standing, WitnessError> {
-        let current = self.tiers.confirmed().await?;
-        let Some(set) = &current.set else {
-            return Ok(Standing::alone());
-        };
-        let Some(own) = &self.own else {
-            return Err("this process has not seen the tier set yet".into());
-        };
-        let member = set.member(own)?;
-        if !member.is_active() {
-            return Err(format!("tier {own} is {}", member.state.as_str()).into());
-        }
-        let mut others = Vec::new();
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        for other in current.witnesses(own) {
-            if let Some(Trouble::Foreign) = &other.trouble {
-                return Err(format!("tier {}: {}", other.member.id, Trouble::Foreign).into());
-            }
-            let log = logs.entry(other.member.id.clone()).or_insert_with(|| {
-                let s = &self.settings;
-                let store = other.tier.tenant(&s.tenant);
-                let clock = Arc::clone(&self.clock);
-                Arc::new(TableLog::new(store, s.table.clone(), clock))
-            });
-            others.push(Witness {
-                tier: other.member.id.to_string(),
-                log: Arc::clone(log),
-            });
-        }
-        Ok(Standing {
-            may_commit: self.was_primary && member.state == TierState::Primary,
-            others,
-        })
-    }
-}
-
-impl Witnesses for Others {
-    fn standing(&self) -> BoxFuture<'_, Result<Standing, WitnessError>> {
-        Box::pin(self.ask())
-    }
 }

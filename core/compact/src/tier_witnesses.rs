@@ -1,52 +1,64 @@
-//! The other tiers of a tenant, as deletion asks for them.
+//! The other tiers by the tier set of the moment.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
-use stele_compact::{Options, Standing, Witness, WitnessError, Witnesses};
-use stele_model::{TenantId, TierId};
-use stele_store::{TierState, Tiers, Trouble};
+use stele_model::TierId;
+use stele_store::{Tier, TierState, Tiers, Trouble};
 use stele_table::TableLog;
 
-use crate::node;
+use crate::witness::{Standing, Witness, WitnessError, Witnesses};
 
-/// Asks the tier set of the moment.
-pub(crate) struct OtherTiers {
+type OpenTable = Box<dyn Fn(&Tier) -> TableLog + Send + Sync>;
+
+/// Asks for the tier set whenever it is asked itself; for deletion on one tier.
+pub struct TierWitnesses {
     tiers: Tiers,
-    tenant: TenantId,
-    options: Options,
     /// The tier that deletes; `None` for a store without tiers.
     own: Option<TierId>,
     /// Whether it was the primary when this was made: one that becomes it later may not commit
     /// before its logs are fenced, and then others do.
     was_primary: bool,
+    open: OpenTable,
     logs: Mutex<BTreeMap<TierId, Arc<TableLog>>>,
 }
 
-impl OtherTiers {
-    /// For a compactor of `tenant` on `own`, the primary.
-    pub(crate) fn of_primary(
+impl fmt::Debug for TierWitnesses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TierWitnesses({:?})", self.own)
+    }
+}
+
+impl TierWitnesses {
+    /// For a compactor on the primary, which is `own`, or `None` in a store without tiers. `open`
+    /// gives the tenant's log on another tier, to read.
+    #[must_use]
+    pub fn of_primary(
         tiers: Tiers,
-        tenant: TenantId,
-        options: Options,
         own: Option<TierId>,
+        open: impl Fn(&Tier) -> TableLog + Send + Sync + 'static,
     ) -> Self {
         Self {
             tiers,
-            tenant,
-            options,
             own,
             was_primary: true,
+            open: Box::new(open),
             logs: Mutex::default(),
         }
     }
 
-    /// For a sweeper of `tenant` on `own`, another tier.
-    pub(crate) fn of_mirror(tiers: Tiers, tenant: TenantId, options: Options, own: TierId) -> Self {
+    /// For a sweeper of `own`, which is not the primary.
+    #[must_use]
+    pub fn of_mirror(
+        tiers: Tiers,
+        own: TierId,
+        open: impl Fn(&Tier) -> TableLog + Send + Sync + 'static,
+    ) -> Self {
         Self {
             was_primary: false,
-            ..Self::of_primary(tiers, tenant, options, Some(own))
+            ..Self::of_primary(tiers, Some(own), open)
         }
     }
 
@@ -70,7 +82,7 @@ impl OtherTiers {
             }
             let log = logs
                 .entry(other.member.id.clone())
-                .or_insert_with(|| Arc::new(node::table(&other.tier, &self.tenant, &self.options)));
+                .or_insert_with(|| Arc::new((self.open)(&other.tier)));
             others.push(Witness {
                 tier: other.member.id.to_string(),
                 log: Arc::clone(log),
@@ -83,7 +95,7 @@ impl OtherTiers {
     }
 }
 
-impl Witnesses for OtherTiers {
+impl Witnesses for TierWitnesses {
     fn standing(&self) -> BoxFuture<'_, Result<Standing, WitnessError>> {
         Box::pin(self.ask())
     }
