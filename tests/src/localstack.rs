@@ -53,7 +53,7 @@ impl LocalStack {
     /// # Errors
     /// As [`LocalStack::start`].
     pub fn with_functions(port: u16, function_endpoint: Option<&str>) -> Result<Self> {
-        let executor = python::executor()?;
+        let (_, executor) = python::localstack_with_executor()?;
         let executor = executor.to_str().context("the executor's path is UTF-8")?;
         let mut env = vec![
             ("SERVICES", FUNCTION_SERVICES),

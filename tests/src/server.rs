@@ -18,6 +18,13 @@ const START_SECS_MAX: u64 = 60;
 const STOP_SECS_MAX: u64 = 60;
 const REQUEST_SECS_MAX: u64 = 300;
 
+/// What makes the jobs of a server run so often that a test need not wait for them.
+pub const EAGER: [(&str, &str); 3] = [
+    ("STELE_ABSORB_EVERY_SECS", "1"),
+    ("STELE_SEAL_EVERY_SECS", "1"),
+    ("STELE_SWEEP_EVERY_SECS", "2"),
+];
+
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
 pub struct Server {

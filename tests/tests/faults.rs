@@ -8,7 +8,7 @@ use std::path::Path;
 use stele_tests::fleet::{Fleet, Plan};
 use stele_tests::localstack::{LocalStack, aws_env};
 use stele_tests::proxy::{Fault, Faults, Proxy};
-use stele_tests::server::{Server, run};
+use stele_tests::server::{EAGER, Server, run};
 use stele_tests::store::Store;
 
 const KINDS: [Fault; 5] = [
@@ -17,11 +17,6 @@ const KINDS: [Fault; 5] = [
     Fault::CommitThenFail,
     Fault::CommitThenDrop,
     Fault::DelayMs(100),
-];
-const EAGER: [(&str, &str); 3] = [
-    ("STELE_ABSORB_EVERY_SECS", "1"),
-    ("STELE_SEAL_EVERY_SECS", "1"),
-    ("STELE_SWEEP_EVERY_SECS", "2"),
 ];
 const CROWD: Plan = Plan {
     writers: 4,

@@ -6,14 +6,8 @@ use std::path::Path;
 
 use stele_tests::fake_s3::{FakeS3, Lie};
 use stele_tests::fleet::{Fleet, Plan};
-use stele_tests::server::{Server, run};
+use stele_tests::server::{EAGER, Server, run};
 use stele_tests::store::Store;
-
-const EAGER: [(&str, &str); 3] = [
-    ("STELE_ABSORB_EVERY_SECS", "1"),
-    ("STELE_SEAL_EVERY_SECS", "1"),
-    ("STELE_SWEEP_EVERY_SECS", "2"),
-];
 
 const CROWD: Plan = Plan {
     writers: 4,

@@ -24,6 +24,6 @@ pub use lag::{Backlog, Windows};
 pub use node::Node;
 pub use options::{budget, check, compact_options, ladder, quotas};
 pub use tenants::{Met, Tenants};
-pub use tick::{Lag, Others, OthersError, Tick};
+pub use tick::{JobsFailed, Lag, Others, OthersError, Tick};
 pub use tiers::{migration, open_tiers};
 pub use work::{Job, Work, Worked};

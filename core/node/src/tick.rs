@@ -44,6 +44,30 @@ pub struct Tick {
     pub lags: BTreeMap<TenantId, Lag>,
 }
 
+/// Some of what a run had to do failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{failures} jobs failed; the first: {first}")]
+pub struct JobsFailed {
+    /// Runs of a job that failed.
+    pub failures: u64,
+    /// The first of them, and why.
+    pub first: String,
+}
+
+impl Tick {
+    /// The run, when nothing in it failed.
+    ///
+    /// # Errors
+    /// [`JobsFailed`].
+    pub fn whole(self) -> Result<Self, JobsFailed> {
+        let failures = self.failures;
+        match self.failed.first().cloned() {
+            None => Ok(self),
+            Some(first) => Err(JobsFailed { failures, first }),
+        }
+    }
+}
+
 /// What waits for one tenant.
 #[derive(Debug, Serialize)]
 pub struct Lag {

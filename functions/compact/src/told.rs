@@ -26,8 +26,5 @@ pub fn told(start: &Start, tick: Tick) -> Result<Tick, Error> {
         metrics.push(("LagSeconds", Unit::Seconds, worst.unsigned_abs()));
     }
     emf::write(&*start.clock, ("Function", &start.function()), &metrics);
-    match tick.failed.first() {
-        None => Ok(tick),
-        Some(first) => Err(format!("{} jobs failed; the first: {first}", tick.failures).into()),
-    }
+    Ok(tick.whole()?)
 }
