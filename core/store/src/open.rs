@@ -19,11 +19,14 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one attempt may take.
 const REQUEST_TIMEOUT: &str = "30 seconds";
 const EXPECTED: &str = "expected file:///path, a path, s3://bucket/prefix or memory://";
+const QUERY: &str =
+    "the one thing after a ? is the region of a bucket: s3://bucket/prefix?region=NAME";
 
 impl Tier {
     /// Opens `file:///path` or a plain path (created when absent), `s3://bucket/prefix`, or
     /// `memory://` (a new empty store each time). `vars` are the `AWS_*` pairs of `object_store`;
-    /// names it does not know are ignored.
+    /// names it does not know are ignored. `s3://bucket/prefix?region=NAME` is for a bucket in
+    /// another region than `AWS_REGION`, as that of a mirror may be.
     ///
     /// # Errors
     /// [`Error::Url`] for any other text or a URL with a user or password in it,
@@ -43,8 +46,11 @@ impl Tier {
                 "credentials belong in AWS_* variables, not in a URL",
             ));
         }
-        if parsed.query().is_some() || parsed.fragment().is_some() {
-            return Err(refuse(url, "a store URL has no ?query and no #fragment"));
+        if parsed.fragment().is_some() {
+            return Err(refuse(url, "a store URL has no #fragment"));
+        }
+        if parsed.query().is_some() && parsed.scheme() != "s3" {
+            return Err(refuse(url, QUERY));
         }
         match parsed.scheme() {
             "file" => {
@@ -69,6 +75,12 @@ fn open_s3(parsed: &Url, url: &str, vars: &[(String, String)]) -> Result<Tier> {
     if bucket.is_empty() {
         return Err(refuse(url, "expected s3://bucket/prefix"));
     }
+    let region = parsed.query().map(|query| {
+        let region = query.strip_prefix("region=");
+        let region = region.filter(|name| is_region(name));
+        region.ok_or_else(|| refuse(url, QUERY))
+    });
+    let region = region.transpose()?;
     let retry = RetryConfig {
         backoff: BackoffConfig {
             max_backoff: Duration::from_secs(2),
@@ -91,12 +103,21 @@ fn open_s3(parsed: &Url, url: &str, vars: &[(String, String)]) -> Result<Tier> {
         }
         builder = builder.with_config(key, value);
     }
+    if let Some(region) = region {
+        builder = builder.with_region(region);
+    }
     let store = builder.with_bucket_name(bucket).build();
     let store = store.map_err(|source| Error::Configure {
         url: url.to_owned(),
         source: Box::new(source),
     })?;
     Ok(Tier::build(Arc::new(store), parsed.path(), url, true))
+}
+
+/// It becomes a part of a host's name.
+fn is_region(name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && name.len() <= 63 && name.chars().all(is_part)
 }
 
 fn refuse(url: &str, why: &'static str) -> Error {
@@ -131,6 +152,12 @@ mod tests {
             "s3://planted-secret@bucket",
             "ftp://user:planted/secret@host/",
             "s3://bucket/x?token=planted-secret",
+            "s3://bucket/x?region=a&secret=b",
+            "s3://bucket/x?region=evil.example/",
+            "s3://bucket/x?region=",
+            "s3://bucket/x?",
+            "file:///tmp/x?region=eu-west-1",
+            "s3://bucket/x#secret",
             "s3:///x",
             "gopher://x",
             "file://host/relative",
@@ -197,6 +224,28 @@ mod tests {
         // The cause is for the log, which leaves out every value of a secret variable.
         assert!(whole.contains("planted-session"), "{whole}");
         assert!(!error.to_string().contains("planted"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_request_is_signed_for_the_region_that_the_url_names() {
+        for (query, region) in [("", "us-east-1"), ("?region=eu-west-1", "eu-west-1")] {
+            let endpoint = format!("http://{}", echo());
+            let vars = [
+                ("AWS_ENDPOINT_URL", &*endpoint),
+                ("AWS_REGION", "us-east-1"),
+                ("AWS_ACCESS_KEY_ID", "k"),
+                ("AWS_SECRET_ACCESS_KEY", "s"),
+            ];
+            let vars = vars.map(|(k, v)| (k.to_owned(), v.to_owned()));
+            let url = format!("s3://bucket/x{query}");
+            let tier = Tier::open(&url, &vars).unwrap();
+            assert_eq!(tier.url(), url);
+            let error = tier.tenant(&"a".parse().unwrap()).get("l0/y").await;
+            let error = format!("{:?}", error.unwrap_err());
+            let scope = format!("/{region}/s3/aws4_request");
+            assert!(error.contains(&scope), "{error}");
+            assert!(error.contains("/bucket/x/tenants/a/l0/y "), "{error}");
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub enum TierAction {
     Add {
         /// Its name: 1 to 20 of a-z, 0-9, _ and -; never used again for another.
         name: TierId,
-        /// The store.
+        /// The store; s3://bucket/prefix?region=NAME when it is in another region than the others.
         url: String,
         /// A backup follows by `sync` alone, and is never promoted.
         #[arg(long, value_enum, default_value_t = RoleArg::Mirror)]
