@@ -158,7 +158,7 @@ pub enum InPlace {
     },
     /// The table is the snapshot again.
     Restored {
-        /// The version of the restore.
+        /// The version of the restore; the pinned one itself when nothing came after it.
         version: u64,
     },
 }
@@ -201,7 +201,12 @@ pub async fn restore_in_place(
         }
         Some(_) => {}
         None => {
-            plan_on(log, name, &newest).await?.confirm(confirmed)?;
+            let plan = plan_on(log, name, &newest).await?;
+            plan.confirm(confirmed)?;
+            if plan.is_nothing() {
+                let version = plan.version;
+                return Ok(InPlace::Restored { version });
+            }
             let now_us = clock.now_us();
             set_deletion_frozen(log.store(), Some(&reason), now_us).await?;
         }
@@ -222,6 +227,11 @@ pub async fn restore_in_place(
         }
         let plan = plan_on(log, name, &newest).await?;
         plan.confirm(confirmed)?;
+        if plan.is_nothing() {
+            abandon_in_place(log, name, clock).await?;
+            let version = plan.version;
+            return Ok(InPlace::Restored { version });
+        }
         // The plan rests on what L0 has: nobody may have lifted the hold meanwhile.
         check_held(log, &reason, since_us).await?;
         match log.commit(&newest, plan.commit(clock, ids)).await? {
@@ -400,6 +410,11 @@ impl InPlacePlan {
             text += &format!("lost {batch} {} {rows}\n", day.period());
         }
         content_digest(text.as_bytes())
+    }
+
+    /// Whether the snapshot is of the newest version.
+    fn is_nothing(&self) -> bool {
+        self.version == self.newest
     }
 
     fn confirm(&self, confirmed: Digest) -> Result<()> {

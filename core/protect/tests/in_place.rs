@@ -243,6 +243,30 @@ async fn nothing_is_deleted_while_it_is_held_and_what_was_lost_before_changes_th
     assert_eq!(world.sweep().await.refused, None);
 }
 
+/// Found by the simulation: the commit was refused as a defect of the table.
+#[tokio::test]
+async fn a_snapshot_of_the_newest_version_is_restored_by_doing_nothing() {
+    let mut world = World::new();
+    world.work(3).await;
+    world.pin("noon").await.unwrap();
+    let version = world.state().await.version;
+    let plan = plan(&world).await;
+    let before = world.memory.mutations(0).len();
+    let done = go(&world, &world.log(), &plan).await.unwrap();
+    assert_eq!(done, InPlace::Restored { version });
+    assert_eq!(world.memory.mutations(before), []);
+    // With a hold that an operator left behind, as when all that came later was restored away.
+    let reason = "restore in place of snapshot noon";
+    let now_us = world.clock.now_us();
+    set_deletion_frozen(&world.store, Some(reason), now_us)
+        .await
+        .unwrap();
+    world.clock.advance(WAIT_US + 1);
+    let done = go(&world, &world.log(), &plan).await.unwrap();
+    assert_eq!(done, InPlace::Restored { version });
+    assert_eq!(deletion_frozen(&world.store).await.unwrap(), None);
+}
+
 #[tokio::test]
 async fn it_refuses_a_dropped_snapshot_and_a_tenant_frozen_for_another_reason() {
     let case = case().await;

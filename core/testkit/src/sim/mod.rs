@@ -2,7 +2,8 @@
 //! memory, with faults, crashes, skewed clocks and every interleaving of requests.
 //!
 //! One seed in three has tiers: stores that are added, followed, promoted, lost, drained and retired
-//! while processes act on a tier set for its lease, and may stand still for longer than that.
+//! while processes act on a tier set for its lease, and may stand still for longer than that. In the
+//! others that keep everything for ever, snapshots are restored in place.
 //!
 //! A seed decides everything: the faults, the batches, who goes on at each step, when time jumps.
 //! Actors are futures that stop at the gates of a [`FaultWorld`](crate::FaultWorld), two per
@@ -20,6 +21,7 @@ mod pinned;
 mod place;
 mod process;
 mod registry;
+mod restores;
 mod traffic;
 
 use std::fmt;
@@ -87,6 +89,12 @@ pub struct Tally {
     pub pins: u64,
     /// Acknowledged pins that were dropped and swept.
     pub pins_swept: u64,
+    /// Snapshots restored in place.
+    pub restored: u64,
+    /// Snapshots restored to a tenant of their own.
+    pub copied: u64,
+    /// Batches that restores in place took back for good.
+    pub lost: u64,
     /// Queries answered.
     pub queries: u64,
     /// Queries, jobs and ingests that ended in an error.
@@ -122,6 +130,9 @@ impl Tally {
         self.expired += other.expired;
         self.pins += other.pins;
         self.pins_swept += other.pins_swept;
+        self.restored += other.restored;
+        self.copied += other.copied;
+        self.lost += other.lost;
         self.queries += other.queries;
         self.errors += other.errors;
         self.ghosts += other.ghosts;
@@ -139,7 +150,8 @@ impl fmt::Display for Tally {
             f,
             "{} requests, {} faults, {} crashes, {} acks ({} with a known key), \
              {} L0 objects ({} groups), {} versions, {} windows sealed ({} again), \
-             {} deleted, {} expired, {} pins ({} swept), {} queries, {} errors, {} ghost entries, {} checks, \
+             {} deleted, {} expired, {} pins ({} swept), \
+             {} restores ({} copies, {} batches lost), {} queries, {} errors, {} ghost entries, {} checks, \
              {} samples, {} tier sets ({} promoted, {} retired)",
             self.requests,
             self.faults,
@@ -155,6 +167,9 @@ impl fmt::Display for Tally {
             self.expired,
             self.pins,
             self.pins_swept,
+            self.restored + self.copied,
+            self.copied,
+            self.lost,
             self.queries,
             self.errors,
             self.ghosts,

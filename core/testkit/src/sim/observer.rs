@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stele_compact::reader;
-use stele_model::{Digest, Resolution, RowsHash, chain};
+use stele_model::{Digest, L0Name, Resolution, RowsHash, chain};
 use stele_table::{Expired, FileKind, LedgerRow, TableLog, TableState, View};
 
 use super::Violation;
@@ -35,6 +35,7 @@ pub(super) struct Observer {
     last: Option<Last>,
     /// The rollups of expired days as they were sealed last.
     frozen: BTreeMap<Resolution, Rollups>,
+    taken_back: Vec<(Digest, BTreeSet<Digest>)>,
 }
 
 struct Last {
@@ -66,6 +67,7 @@ impl Observer {
             copies: None,
             last: None,
             frozen: BTreeMap::new(),
+            taken_back: Vec::new(),
         }
     }
 
@@ -207,6 +209,13 @@ impl Observer {
             true => self.ledger(&view).await?,
             false => Vec::new(),
         };
+        if self.is_taken_back(&view.state) {
+            let effective = i5_single_consumption(&ledger)?;
+            let objects: Vec<L0Name> = view.l0.iter().map(|object| object.name).collect();
+            let lost = registry.taken_back(&effective, &objects);
+            let plan = view.state.revoked.last().map(|revoked| revoked.plan);
+            self.taken_back.extend(plan.map(|plan| (plan, lost)));
+        }
         if !self.root.is_empty() && whole {
             registry.consumed(&i5_single_consumption(&ledger)?);
         }
@@ -233,6 +242,17 @@ impl Observer {
         self.i6_nothing_was_deleted_early(deleted, &view.state, now_us)?;
         self.last = Some(Last { view, effective });
         Ok(())
+    }
+
+    /// Whether a restore in place has come about since the last check.
+    fn is_taken_back(&self, state: &TableState) -> bool {
+        let last = self.state().map_or(0, |last| last.revoked.len());
+        state.revoked.len() > last
+    }
+
+    /// The plans of restores in place that came about, and the batches that each took back for good.
+    pub fn take_taken_back(&mut self) -> Vec<(Digest, BTreeSet<Digest>)> {
+        std::mem::take(&mut self.taken_back)
     }
 
     /// Whether this check reads all samples: of a copy, whose objects are compared with those of
@@ -264,7 +284,9 @@ impl Observer {
             return Ok(Vec::new());
         }
         let ledger = self.node.log.ledger_rows(&view.state).await;
-        ledger.map_err(|e| broken(READABLE)(&e))
+        let mut ledger = ledger.map_err(|e| broken(READABLE)(&e))?;
+        ledger.retain(|row| !row.revoked);
+        Ok(ledger)
     }
 
     async fn rollups(&self, view: &View, resolution: Resolution) -> Result<Rollups, Violation> {
@@ -363,7 +385,8 @@ impl Observer {
 
 /// I1: at the moment of the ack an object with the batches is there, or they are consumed.
 pub(super) fn i1_durable_ack(registry: &Registry, batches: &[Digest]) -> Checked {
-    match batches.iter().find(|batch| !registry.has_landed(batch)) {
+    let is_there = |batch: &Digest| registry.has_landed(batch) || registry.was_lost(batch);
+    match batches.iter().find(|batch| !is_there(batch)) {
         None => Ok(()),
         Some(batch) => {
             let what = format!("batch {batch} was acknowledged and never landed");

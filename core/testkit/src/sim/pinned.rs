@@ -46,6 +46,11 @@ impl Pinned {
         self.held.keys().cloned().collect()
     }
 
+    /// The version that an acknowledged pin pins.
+    pub fn version(&self, name: &str) -> Option<u64> {
+        self.held.get(name).map(|held| held.pin.version)
+    }
+
     /// The names that are marked as dropped.
     pub fn marked(&self) -> Vec<String> {
         self.marks.keys().cloned().collect()

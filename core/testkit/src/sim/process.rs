@@ -13,6 +13,7 @@ use stele_store::{TenantStore, Tier};
 use stele_table::{Expired, Pin, PinName, Retention, TableLog, View, Why, set_rollups_paused};
 
 use super::fleet::{Fleet, Migrated, TierAsk, TierSettings};
+use super::restores::{RestoreAsk, Restored};
 use crate::clock::{ManualClock, SeededIds};
 use crate::fault::FaultWorld;
 use crate::oracle::{Rollups, Samples};
@@ -111,7 +112,7 @@ impl Process {
     }
 
     /// Where it works now.
-    async fn node(&self) -> Result<Node, Failed> {
+    pub async fn node(&self) -> Result<Node, Failed> {
         match &self.home {
             Home::Alone(node) => Ok(node.clone()),
             Home::Among(fleet) => fleet.node().await,
@@ -198,6 +199,12 @@ pub(super) enum Done {
         began: Began,
         resolution: Resolution,
         answer: Result<Answer, Failed>,
+    },
+    /// A step of a restore.
+    Restored {
+        ask: RestoreAsk,
+        name: String,
+        result: Result<Restored, Failed>,
     },
     /// A step of an operator, or of the replication.
     Migrated {

@@ -15,11 +15,14 @@ pub(super) struct Registry {
     batches: BTreeMap<Digest, Rows>,
     /// The batches of every object anyone tried to store.
     objects: BTreeMap<Digest, Vec<Digest>>,
-    /// Objects that have been in the store, in the order they landed.
-    landed: Vec<Digest>,
+    /// The batches of the objects that have been in the store, in the order they landed.
+    landed: Vec<Vec<Digest>>,
     /// Batches that are here: they landed, or came with the log of another tier.
     held: BTreeSet<Digest>,
     expected: Samples,
+    /// Batches that a restore in place took back for good, and all that was ever there.
+    lost: BTreeSet<Digest>,
+    ever: Samples,
 }
 
 /// The L0 object a path names.
@@ -74,11 +77,11 @@ impl Registry {
         let Some(name) = l0_name(path) else {
             return;
         };
-        let batches = self.objects.get(&name.digest).cloned();
-        for batch in batches.into_iter().flatten() {
-            self.hold(batch);
+        let batches = self.objects.get(&name.digest).cloned().unwrap_or_default();
+        for batch in &batches {
+            self.hold(*batch);
         }
-        self.landed.push(name.digest);
+        self.landed.push(batches);
     }
 
     fn hold(&mut self, batch: Digest) {
@@ -86,7 +89,32 @@ impl Registry {
             && self.held.insert(batch)
         {
             self.expected.add(rows);
+            self.ever.add(rows);
         }
+    }
+
+    /// A restore in place came about, after which the log has consumed `effective` and L0 holds
+    /// `objects`. Answers which batches that took back.
+    pub fn taken_back(
+        &mut self,
+        effective: &BTreeSet<Digest>,
+        objects: &[L0Name],
+    ) -> BTreeSet<Digest> {
+        let in_l0 = objects
+            .iter()
+            .flat_map(|name| self.batches_of(&name.digest));
+        let kept: BTreeSet<Digest> = in_l0.chain(effective).copied().collect();
+        let lost: BTreeSet<Digest> = self.held.difference(&kept).copied().collect();
+        self.held.retain(|batch| !lost.contains(batch));
+        for landed in &mut self.landed {
+            landed.retain(|batch| !lost.contains(batch));
+        }
+        let held = self.held.iter().filter_map(|batch| self.batches.get(batch));
+        let mut expected = Samples::default();
+        held.for_each(|rows| expected.add(rows));
+        self.expected = expected;
+        self.lost.extend(&lost);
+        lost
     }
 
     /// Notes what the log here has consumed: on a tier that can be more than has landed.
@@ -97,6 +125,16 @@ impl Registry {
     /// Whether an object that holds the batch has been in the store, or the log has consumed it.
     pub fn has_landed(&self, batch: &Digest) -> bool {
         self.held.contains(batch)
+    }
+
+    /// Whether a restore in place took the batch back; it may have come again.
+    pub fn was_lost(&self, batch: &Digest) -> bool {
+        self.lost.contains(batch)
+    }
+
+    /// Whatever was there at any time.
+    pub fn ever(&self) -> &Samples {
+        &self.ever
     }
 
     /// How many objects have landed; a moment for [`Registry::expected_at`].
@@ -112,11 +150,9 @@ impl Registry {
     /// What had to be there when `moment` objects had landed.
     pub fn expected_at(&self, moment: usize) -> Samples {
         let mut all = Samples::default();
-        for object in &self.landed[..moment] {
-            for batch in self.batches_of(object) {
-                if let Some(rows) = self.batches.get(batch) {
-                    all.add(rows);
-                }
+        for batch in self.landed[..moment].iter().flatten() {
+            if let Some(rows) = self.batches.get(batch) {
+                all.add(rows);
             }
         }
         all

@@ -22,8 +22,13 @@ impl Driver {
         if self.settings.tiers.is_some() && self.rng.chance(TIER_TASKS) {
             return self.begin_with_tiers();
         }
+        // A restore that waits for its hold to have lasted is asked for again and again.
+        if self.restores.going.is_some() && self.rng.chance(8) {
+            return self.begin_restore();
+        }
         let (process, name, task) = match self.rng.below(100) {
             0..40 => self.begin_ingest()?,
+            40..44 if self.may_restore() => return self.begin_restore(),
             40..48 => {
                 let process = self.process("p-");
                 let (ask, name) = self.pin_ask();

@@ -23,6 +23,7 @@ impl Driver {
             self.restart(actor);
         }
         self.calm_tiers().await?;
+        self.end_restores().await?;
         self.job(Job::Pause(false)).await?;
         self.settle().await?;
         if !self.settings.retention.is_for_ever() {

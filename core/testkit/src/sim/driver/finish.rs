@@ -74,6 +74,19 @@ impl Driver {
                 }
                 Err(failed) => Some(failed),
             },
+            Done::Restored { ask, name, result } => match result {
+                Ok(restored) => {
+                    self.restored(actor, &ask, &name, restored);
+                    None
+                }
+                // Another plan, a name that is taken or gone, or a hold that somebody lifted.
+                Err(failed) if failed.kind == ErrorKind::Conflict => {
+                    self.restores.is_refused = true;
+                    self.note(format!("{actor}: {ask:?} of pin {name}: {}", failed.text));
+                    None
+                }
+                Err(failed) => Some(failed),
+            },
             Done::Migrated { ask, result } => match result {
                 Ok(migrated) => {
                     self.migrated(actor, &ask, &migrated)?;
@@ -112,10 +125,7 @@ impl Driver {
             registry, observer, ..
         } = read.unwrap_or(self.home());
         let (least, most) = match began {
-            Began::Landed(moment) => {
-                let most = registry.expected_at(registry.moment());
-                (registry.expected_at(*moment), most)
-            }
+            Began::Landed(moment) => (registry.expected_at(*moment), registry.ever().clone()),
             Began::Acked(epoch, acked) => {
                 let mut most = Samples::default();
                 for place in &self.places {

@@ -5,6 +5,7 @@ mod calm;
 mod equal;
 mod finish;
 mod promises;
+mod restores;
 mod settings;
 mod tiers;
 
@@ -26,6 +27,7 @@ use super::pinned::Pinned;
 use super::place::Place;
 use super::process::{Announced, Process, Settings, Task};
 use super::registry::l0_name;
+use super::restores::Restores;
 use super::traffic::{ACTORS, TIER_ACTORS, TIER_TRAFFIC, TRAFFIC};
 use super::{Failure, Outcome, Scenario, Tally, Violation};
 use crate::clock::ManualClock;
@@ -94,6 +96,9 @@ pub(super) struct Driver {
     passed_us: i64,
     keys: Keys,
     pinned: Pinned,
+    restores: Restores,
+    /// Requests that were under way are over.
+    must_land: bool,
     /// What keyed requests make of their marker, before they store it.
     announced: Announced,
     /// Mutations of the store that the registries know.
@@ -162,6 +167,8 @@ impl Driver {
             passed_us: 0,
             keys: Keys::default(),
             pinned,
+            restores: Restores::default(),
+            must_land: false,
             announced: Announced::default(),
             tracked: 0,
             unchecked: Vec::new(),
@@ -319,6 +326,9 @@ impl Driver {
 
     async fn follow(&mut self) -> Result<(), Violation> {
         self.fire_timers().await;
+        if std::mem::take(&mut self.must_land) {
+            self.world.land_all().await;
+        }
         self.track()?;
         let changed = std::mem::take(&mut self.unchecked);
         let now_us = self.clock.now_us();
@@ -335,6 +345,7 @@ impl Driver {
                 .await?;
         }
         self.follow_epochs().await?;
+        self.follow_copies().await?;
         match must_check && !self.is_promoting() {
             true => self.follow_pins().await,
             false => Ok(()),
@@ -432,11 +443,15 @@ impl Driver {
             return;
         }
         let actor = busy[self.rng.below(busy.len())].clone();
+        self.crash(&actor);
+    }
+
+    fn crash(&mut self, actor: &str) {
         self.tally.crashes += 1;
         self.note(format!("{actor}: CRASH"));
         self.tasks.retain(|task| task.actor != actor);
-        self.frozen.remove(&actor);
-        self.restart(&actor);
+        self.frozen.remove(actor);
+        self.restart(actor);
     }
 
     fn restart(&mut self, actor: &str) {
