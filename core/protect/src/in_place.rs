@@ -31,6 +31,8 @@ use crate::losses::{is_of_restores, lost_batches};
 const READS: usize = 4;
 /// How often the commit is made again because the table moved.
 const ATTEMPTS: u32 = 16;
+/// What the reason of a hold begins with; the name of the snapshot follows.
+const HOLD: &str = "restore in place of snapshot ";
 
 /// Why a snapshot could not be restored in place.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +230,7 @@ pub async fn restore_in_place(
         let plan = plan_on(log, name, &newest).await?;
         plan.confirm(confirmed)?;
         if plan.is_nothing() {
-            abandon_in_place(log, name, clock).await?;
+            lift(log, name, clock).await?;
             let version = plan.version;
             return Ok(InPlace::Restored { version });
         }
@@ -263,7 +265,7 @@ async fn finish(
         change_losses(log.store(), &found, is_of_restores(state)).await
     };
     let recorded = recorded.await;
-    abandon_in_place(log, name, clock).await?;
+    lift(log, name, clock).await?;
     recorded?;
     Ok(InPlace::Restored { version })
 }
@@ -276,17 +278,55 @@ async fn check_held(log: &TableLog, reason: &str, since_us: i64) -> Result<()> {
     }
 }
 
-/// Lets deletion go on, if it is held for this restore.
+/// Gives a restore up and lets deletion go on, if it is held for this one.
+///
+/// Somebody else may go on with it just now, and commit after this has ended: before deletion goes on,
+/// the hold gets another reason, which no restore commits under, and the slot that such a commit was
+/// planned for is taken.
 ///
 /// # Errors
-/// The table's and the store's.
-pub async fn abandon_in_place(log: &TableLog, name: &PinName, clock: &dyn Clock) -> Result<()> {
+/// The table's and the store's. Deletion may still be held then: call it again.
+pub async fn abandon_in_place(
+    log: &TableLog,
+    name: &PinName,
+    clock: &dyn Clock,
+    ids: &dyn Ids,
+) -> Result<()> {
+    let (store, ending) = (log.store(), format!("end of the {}", hold_of(name)));
+    match deletion_frozen(store).await? {
+        Some(frozen) if frozen.reason == ending => {}
+        Some(frozen) if frozen.reason == hold_of(name) => {
+            set_deletion_frozen(store, Some(&ending), clock.now_us()).await?;
+        }
+        _ => return Ok(()),
+    }
+    if let Some(newest) = log.load().await? {
+        let operation = OperationId(ids.operation_id());
+        let nothing = Commit::new(operation, CommitKind::Sweep, clock.now_us());
+        // Whoever else took the slot has taken it from the restore, too.
+        match log.commit(&newest, nothing).await {
+            Ok(_) | Err(stele_table::Error::Fenced(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(lift_deletion_freeze(store, &ending, clock.now_us()).await?)
+}
+
+/// Lets deletion go on after a restore.
+async fn lift(log: &TableLog, name: &PinName, clock: &dyn Clock) -> Result<()> {
     Ok(lift_deletion_freeze(log.store(), &hold_of(name), clock.now_us()).await?)
+}
+
+/// The snapshot for whose restore in place deletion is frozen, if that is the `reason`.
+#[must_use]
+pub fn held_for_restore(reason: &str) -> Option<&str> {
+    let reason = reason.strip_prefix("end of the ").unwrap_or(reason);
+    reason.strip_prefix(HOLD)
 }
 
 /// The reason of the freeze that a restore holds.
 fn hold_of(name: &PinName) -> String {
-    format!("restore in place of snapshot {name}")
+    format!("{HOLD}{name}")
 }
 
 /// The version that restored this very plan.

@@ -30,7 +30,8 @@ mod verify;
 pub use drilled::{Drilled, PROVEN_US, last_drills, record_drill};
 pub use equal::{Comparison, Depth, Difference, Relation, Side, Wrong, compare};
 pub use in_place::{
-    InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, in_place_plan, restore_in_place,
+    InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, held_for_restore, in_place_plan,
+    restore_in_place,
 };
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use losses::record_losses;

@@ -18,7 +18,9 @@ use stele_protect::{
     in_place_plan, restore_in_place, verify,
 };
 use stele_store::Tier;
-use stele_table::{Content, TableLog, TableState, View, deletion_frozen, set_deletion_frozen};
+use stele_table::{
+    Content, PinName, TableLog, TableState, View, deletion_frozen, set_deletion_frozen,
+};
 use stele_testkit::gen_rows::RowGen;
 use stele_testkit::oracle::Samples;
 use stele_testkit::{Fault, FaultWorld, KeyClass, Operation, Plan, Rng, SeededIds};
@@ -94,6 +96,11 @@ async fn plan(world: &World) -> InPlacePlan {
 async fn go(world: &World, log: &TableLog, plan: &InPlacePlan) -> Result<InPlace, InPlaceError> {
     let ids = SeededIds::new(5_000 + world.memory.mutations(0).len() as u64);
     restore_in_place(log, &plan.name, plan.hash, WAIT_US, &world.clock, &ids).await
+}
+
+async fn abandon(world: &World, name: &PinName) -> Result<(), InPlaceError> {
+    let ids = SeededIds::new(9_000 + world.memory.mutations(0).len() as u64);
+    abandon_in_place(&world.log(), name, &world.clock, &ids).await
 }
 
 /// Holds, waits and restores.
@@ -281,16 +288,12 @@ async fn it_refuses_a_dropped_snapshot_and_a_tenant_frozen_for_another_reason() 
     freeze(Some("damage")).await;
     let error = go(world, &world.log(), &plan).await.unwrap_err();
     assert!(matches!(error, InPlaceError::Frozen { .. }), "{error}");
-    abandon_in_place(&world.log(), &plan.name, &world.clock)
-        .await
-        .unwrap();
+    abandon(world, &plan.name).await.unwrap();
     assert!(deletion_frozen(&world.store).await.unwrap().is_some());
     freeze(None).await;
     let held = go(world, &world.log(), &plan).await.unwrap();
     assert!(matches!(held, InPlace::Holding { .. }));
-    abandon_in_place(&world.log(), &plan.name, &world.clock)
-        .await
-        .unwrap();
+    abandon(world, &plan.name).await.unwrap();
     assert_eq!(deletion_frozen(&world.store).await.unwrap(), None);
     drop_snapshot(&world.log(), &plan.name, &world.clock)
         .await
@@ -318,7 +321,32 @@ async fn a_damaged_file_of_the_snapshot_stops_it_before_the_commit() {
     assert_eq!(world.state().await.version, version);
 }
 
-/// Resumed by hand in the middle, it does not commit on a plan that a sweep may have made untrue.
+/// Goes on with a restore whose hold is over, and gives it up before the first request that
+/// contains `what` takes effect.
+async fn given_up_before(world: &World, plan: &InPlacePlan, what: &str) -> InPlaceError {
+    let faults = FaultWorld::scheduled(Arc::new(world.memory.clone()), Plan::none(), 1000);
+    let over = Tier::from_store(faults.actor("restore"), "", "memory://");
+    let over = over.tenant(&TenantId::default());
+    let log = common::log(&over, &world.clock);
+    let mut going = pin!(go(world, &log, plan));
+    let mut is_given_up = false;
+    loop {
+        if let std::task::Poll::Ready(done) = poll!(&mut going) {
+            return done.unwrap_err();
+        }
+        let Some(ticket) = faults.waiting().into_iter().next() else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        if ticket.what.starts_with(what) && !is_given_up {
+            is_given_up = true;
+            abandon(world, &plan.name).await.unwrap();
+        }
+        faults.grant(ticket.id);
+    }
+}
+
+/// Given up in the middle, it does not commit on a plan that a sweep may have made untrue.
 #[tokio::test]
 async fn a_hold_that_was_lifted_meanwhile_begins_anew() {
     let case = case().await;
@@ -326,37 +354,29 @@ async fn a_hold_that_was_lifted_meanwhile_begins_anew() {
     let plan = plan(world).await;
     go(world, &world.log(), &plan).await.unwrap();
     world.clock.advance(WAIT_US + 1);
-    abandon_in_place(&world.log(), &plan.name, &world.clock)
-        .await
-        .unwrap();
+    abandon(world, &plan.name).await.unwrap();
     let held = go(world, &world.log(), &plan).await.unwrap();
     let until_us = world.clock.now_us() + WAIT_US;
     assert_eq!(held, InPlace::Holding { until_us });
-    // Lifted while the files are being read, just before the commit.
+    // Given up while the files are being read.
     world.clock.advance(WAIT_US + 1);
-    let faults = FaultWorld::scheduled(Arc::new(world.memory.clone()), Plan::none(), 1000);
-    let over = Tier::from_store(faults.actor("restore"), "", "memory://");
-    let over = over.tenant(&TenantId::default());
-    let log = common::log(&over, &world.clock);
-    let mut going = pin!(go(world, &log, &plan));
-    let mut is_lifted = false;
-    let error = loop {
-        if let std::task::Poll::Ready(done) = poll!(&mut going) {
-            break done.unwrap_err();
-        }
-        let Some(ticket) = faults.waiting().into_iter().next() else {
-            tokio::task::yield_now().await;
-            continue;
-        };
-        if ticket.what.contains("resolution=") && !is_lifted {
-            is_lifted = true;
-            let lifted = abandon_in_place(&world.log(), &plan.name, &world.clock).await;
-            lifted.unwrap();
-        }
-        faults.grant(ticket.id);
-    };
+    let error = given_up_before(world, &plan, "Get table/resolution=").await;
     assert!(matches!(error, InPlaceError::Lifted), "{error}");
     assert!(world.state().await.revoked.is_empty());
+}
+
+/// It has looked at the hold for the last time, and its commit is on the way.
+#[tokio::test]
+async fn a_restore_that_is_given_up_just_before_its_commit_does_not_commit() {
+    let case = case().await;
+    let world = &case.world;
+    let plan = plan(world).await;
+    go(world, &world.log(), &plan).await.unwrap();
+    world.clock.advance(WAIT_US + 1);
+    let error = given_up_before(world, &plan, "Put table/_delta_log/0").await;
+    assert!(matches!(error, InPlaceError::Lifted), "{error}");
+    assert!(world.state().await.revoked.is_empty());
+    assert_eq!(deletion_frozen(&world.store).await.unwrap(), None);
 }
 
 /// A snapshot that was taken in a time that a later restore took back can come back, too.

@@ -6,6 +6,7 @@ use serde_json::json;
 use stele_compact::SweepPlan;
 use stele_model::time::rfc3339;
 use stele_node::Node;
+use stele_protect::held_for_restore;
 use stele_runtime::Config;
 use stele_table::{Frozen, deletion_frozen, set_deletion_frozen};
 
@@ -25,7 +26,17 @@ pub async fn run(args: DeletionArgs, config: Config) -> anyhow::Result<ExitCode>
         DeletionAction::Freeze { reason } => {
             set_deletion_frozen(&node.store, Some(&reason), now_us).await?;
         }
-        DeletionAction::Resume => set_deletion_frozen(&node.store, None, now_us).await?,
+        DeletionAction::Resume => {
+            let frozen = deletion_frozen(&node.store).await?;
+            let held = frozen.as_ref().and_then(|f| held_for_restore(&f.reason));
+            if let Some(snapshot) = held {
+                anyhow::bail!(
+                    "deletion is held for a restore of snapshot {snapshot}: `stele snapshot restore \
+                     {snapshot} --in-place --abandon` gives that up"
+                );
+            }
+            set_deletion_frozen(&node.store, None, now_us).await?;
+        }
         DeletionAction::Confirm { plan } => {
             let hash = plan.parse().map_err(|_| {
                 anyhow::anyhow!("{plan:?} is no hash: 32 hex digits, as `status` prints")

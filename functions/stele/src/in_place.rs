@@ -22,7 +22,7 @@ const SHOWN: usize = 20;
 /// The table's and the store's; a plan that is not the one of now.
 pub async fn run(node: &Node, to: SnapshotRestore, is_json: bool) -> anyhow::Result<()> {
     if to.abandon {
-        abandon_in_place(&node.log, &to.name, node.clock.as_ref()).await?;
+        abandon_in_place(&node.log, &to.name, node.clock.as_ref(), &RandomIds).await?;
         return told(
             &format!("snapshot {} is not restored; deletion goes on", to.name),
             is_json,

@@ -187,7 +187,7 @@ async fn in_place(
             })
         }
         RestoreAsk::Abandon => {
-            stele_protect::abandon_in_place(log, name, clock).await?;
+            stele_protect::abandon_in_place(log, name, clock, &SeededIds::new(ids)).await?;
             Ok(Restored::Abandoned)
         }
         RestoreAsk::Plan | RestoreAsk::Copy(_) => {
