@@ -4,6 +4,9 @@ A function runs as the service runs it: as a process that asks the runtime inter
 next event. The interface here is a server on loopback, so what is measured is the function: from
 its start to its first question (ready), from its start to its first answer, and the greatest
 resident memory. The store is a directory.
+
+Under load: ingest takes requests as large as the service lets through, compact all of that at once, query
+answers over all of it, and protect reads every object, each with the memory of every size class.
 """
 
 import argparse
@@ -12,6 +15,8 @@ import json
 import os
 import platform
 import queue
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,6 +29,25 @@ from pathlib import Path
 
 MIB = 1 << 20
 RUNS = 7
+# The service allows a request 6 MB, and an invocation 15 minutes.
+LOAD_REQUESTS = 40
+LOAD_REQUEST_BYTES = 5_900_000
+LOAD_SECS = 900
+TEMPLATE = Path(__file__).resolve().parent.parent / "infra/template.yaml"
+
+
+def memory_of_classes() -> dict[str, dict[str, int]]:
+    """The memory of each function in each size class of the template, MiB."""
+    classes: dict[str, dict[str, int]] = {}
+    for line in TEMPLATE.read_text().splitlines():
+        if found := re.fullmatch("    (small|medium|large):", line):
+            of_class = classes.setdefault(found[1], {})
+        elif found := re.fullmatch(r"      (\w+)Memory: (\d+)", line):
+            of_class[found[1].lower()] = int(found[2])
+    return classes
+
+
+MEMORY_MIB = memory_of_classes()
 
 
 @dataclass(frozen=True)
@@ -33,15 +57,13 @@ class Limit:
     zip_mib: int
     ready_ms: int | None
     answer_ms: int | None
-    # Of the memory of its smallest size class in infra/template.yaml.
-    memory_mib: int
 
 
 LIMITS = {
-    "ingest": Limit(zip_mib=6, ready_ms=10, answer_ms=None, memory_mib=256),
-    "query": Limit(zip_mib=40, ready_ms=None, answer_ms=120, memory_mib=1024),
-    "compact": Limit(zip_mib=40, ready_ms=None, answer_ms=None, memory_mib=512),
-    "protect": Limit(zip_mib=40, ready_ms=None, answer_ms=None, memory_mib=512),
+    "ingest": Limit(zip_mib=6, ready_ms=10, answer_ms=None),
+    "query": Limit(zip_mib=40, ready_ms=None, answer_ms=120),
+    "compact": Limit(zip_mib=40, ready_ms=None, answer_ms=None),
+    "protect": Limit(zip_mib=40, ready_ms=None, answer_ms=None),
 }
 
 
@@ -61,8 +83,9 @@ class Interface(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, events: list[dict]) -> None:
+    def __init__(self, events: list[dict], secs: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.secs = secs
         self.events: queue.Queue[dict] = queue.Queue()
         for event in events:
             self.events.put(event)
@@ -86,7 +109,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.put(time.monotonic())
         # After the last one the process waits, as it does between two invocations.
         body = json.dumps(self.server.events.get()).encode()
-        deadline_ms = int((time.time() + 60) * 1000)
+        deadline_ms = int((time.time() + self.server.secs) * 1000)
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("lambda-runtime-aws-request-id", "00000000-0000-0000-0000-000000000001")
@@ -149,6 +172,23 @@ def url_event(path: str, token: str, body: str) -> dict:
     }
 
 
+def load_request(number: int) -> str:
+    """As many samples as a request may hold: ten fields of each of 100 hosts, every ten seconds."""
+    start = int(time.time()) // 86400 * 86400 - 86400 + number * 1000
+    fields = ",".join(f"usage_{n}={{}}" for n in range(10))
+    lines: list[str] = []
+    size = 0
+    for n in range(1_000_000):
+        values = ((n * (field + 7)) % 101 for field in range(10))
+        at_ns = (start + n // 100 * 10) * 10**9
+        line = f"cpu,host=h{n % 100},rack=r{n % 7} {fields.format(*values)} {at_ns}"
+        size += len(line) + 1
+        if size > LOAD_REQUEST_BYTES:
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def line_protocol(minute: int) -> str:
     """600 samples: one of each of 600 series, `minute` minutes ago."""
     at_ns = (int(time.time()) // 60 - minute) * 60 * 10**9
@@ -156,9 +196,11 @@ def line_protocol(minute: int) -> str:
     return "\n".join(rows)
 
 
-def run(bootstrap: Path, store: str, events: list[dict], memory_mib: int) -> dict[str, float]:
+def run(
+    bootstrap: Path, store: str, events: list[dict], memory_mib: int, secs: int = 60
+) -> dict[str, float]:
     """One process: its start, its first answer, and its memory after the last."""
-    interface = Interface(events)
+    interface = Interface(events, secs)
     threading.Thread(target=interface.serve_forever, daemon=True).start()
     environment = {
         "PATH": os.environ["PATH"],
@@ -174,7 +216,7 @@ def run(bootstrap: Path, store: str, events: list[dict], memory_mib: int) -> dic
     process = subprocess.Popen([bootstrap], env=environment, stdout=subprocess.DEVNULL)
     try:
         ready = interface.asked.get(timeout=60) - begun
-        answers = [interface.answered.get(timeout=60) for _ in events]
+        answers = [interface.answered.get(timeout=secs) for _ in events]
         status = Path(f"/proc/{process.pid}/status").read_text()
     finally:
         process.kill()
@@ -221,7 +263,7 @@ def measured(built: Path, store: str, token: str, names: list[str]) -> dict[str,
         if name not in names:
             continue
         bootstrap = built / f"stele-fn-{name}" / "bootstrap"
-        memory = LIMITS[name].memory_mib
+        memory = MEMORY_MIB["small"][name]
         first = run(bootstrap, store, batches if name == "ingest" else of_name, memory)
         runs = [run(bootstrap, store, of_name, memory) for _ in range(RUNS)]
         figures[name] = {
@@ -230,6 +272,40 @@ def measured(built: Path, store: str, token: str, names: list[str]) -> dict[str,
             "peak_mib": max(one["peak_mib"] for one in [first, *runs]),
         }
     return figures
+
+
+LOAD_SQL = """
+SELECT time_bucket('5 minutes', ts) AS at, metric, tags->>'host' AS host,
+       count(*) AS n, avg(value) AS mean, max(value) AS peak
+FROM samples GROUP BY 1, 2, 3 ORDER BY mean DESC LIMIT 10000
+"""
+
+
+def loaded(built: Path, root: Path, names: list[str]) -> list[str]:
+    """The greatest memory of each function under load, in each size class; what passed its class."""
+    filled, token = new_store(root)
+    ingest = built / "stele-fn-ingest" / "bootstrap"
+    requests = [url_event("/write", token, load_request(n)) for n in range(LOAD_REQUESTS)]
+    run(ingest, filled, requests, MEMORY_MIB["small"]["ingest"], LOAD_SECS)
+    events = {
+        "ingest": requests[:3],
+        "compact": [{"job": "compact"}],
+        "query": [url_event("/sql", token, LOAD_SQL)],
+        "protect": [{"job": "verify"}],
+    }
+    over = []
+    for size, memory in MEMORY_MIB.items():
+        store = root / size
+        shutil.copytree(filled, store)
+        for name in [name for name in events if name in names]:
+            bootstrap = built / f"stele-fn-{name}" / "bootstrap"
+            peak = run(bootstrap, str(store), events[name], memory[name], LOAD_SECS)["peak_mib"]
+            line = f"{size:<7} {name:<8} {peak:>6.0f} of {memory[name]:>4} MiB under load"
+            print(line, file=sys.stderr, flush=True)
+            if peak > memory[name]:
+                over.append(f"{name}: {peak:.0f} MiB, over the {memory[name]} MiB of {size}")
+        shutil.rmtree(store)
+    return over
 
 
 def new_store(root: Path) -> tuple[str, str]:
@@ -249,6 +325,7 @@ def main() -> int:
     arguments.add_argument("--architecture", choices=["x86-64", "arm64"], required=True)
     arguments.add_argument("--json", action="store_true")
     arguments.add_argument("--sizes", action="store_true", help="run nothing")
+    arguments.add_argument("--load", action="store_true", help="also under load; takes minutes")
     arguments.add_argument("names", nargs="+", choices=list(LIMITS))
     given = arguments.parse_args()
     runs_here = (platform.machine() == "x86_64") == (given.architecture == "x86-64")
@@ -258,6 +335,9 @@ def main() -> int:
             store, token = new_store(Path(root))
             figures = measured(given.built, store, token, given.names)
     passed = []
+    if runs_here and given.load:
+        with tempfile.TemporaryDirectory() as root:
+            passed += loaded(given.built, Path(root), given.names)
     for name in given.names:
         bootstrap = given.built / f"stele-fn-{name}" / "bootstrap"
         of_name = figures.setdefault(name, {})
@@ -269,7 +349,7 @@ def main() -> int:
             ("zip_mib", limits.zip_mib),
             ("ready_ms", limits.ready_ms),
             ("answer_ms", limits.answer_ms),
-            ("peak_mib", limits.memory_mib),
+            ("peak_mib", MEMORY_MIB["small"][name]),
         ]
         for what, limit in pairs:
             if limit is not None and of_name.get(what, 0) > limit:

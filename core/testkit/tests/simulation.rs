@@ -28,6 +28,7 @@ fn every_invariant_holds_and_the_runs_are_busy() {
     assert!(all.windows_resealed >= 20, "{all}");
     assert!(all.deleted >= 400 && all.errors >= 20, "{all}");
     assert!(all.pins >= 20 && all.pins_swept >= 15, "{all}");
+    assert!(all.restored >= 1 && all.copied >= 3, "{all}");
 }
 
 #[test]

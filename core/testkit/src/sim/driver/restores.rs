@@ -120,10 +120,9 @@ impl Driver {
                 self.pass(HOLD_US);
                 continue;
             }
-            // More was lost before the hold, or the snapshot is gone.
-            if !self.restore_alone(RestoreAsk::Plan, &name).await? {
-                self.restore_alone(RestoreAsk::Abandon, &name).await?;
-            }
+            // More was lost before the hold, the snapshot is gone, or giving up came to no end.
+            self.restore_alone(RestoreAsk::Abandon, &name).await?;
+            self.restore_alone(RestoreAsk::Plan, &name).await?;
         }
         let what = "a restore in place comes to no end".to_owned();
         Err(Violation::new("I15 progress", what))
