@@ -4,7 +4,7 @@ use object_store::path::Path;
 use stele_model::{Digest, Rows};
 
 use super::Violation;
-use super::process::Submission;
+use super::tasks::Submission;
 use crate::fault::relative;
 use crate::memory::Mutation;
 

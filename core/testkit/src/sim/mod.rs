@@ -15,6 +15,7 @@
 mod driver;
 mod epochs;
 mod fleet;
+mod invariants;
 mod keyed;
 mod observer;
 mod pinned;
@@ -22,6 +23,7 @@ mod place;
 mod process;
 mod registry;
 mod restores;
+mod tasks;
 mod traffic;
 
 use std::fmt;

@@ -7,9 +7,8 @@ use stele_model::{Batch, Clock, Digest, Resolution};
 
 use super::Driver;
 use crate::sim::Violation;
-use crate::sim::process::{
-    Began, Job, PinAsk, Process, Submission, Task, ingest, ingest_keyed, job, pin_task, query,
-};
+use crate::sim::process::{Began, Job, PinAsk, Process, Task};
+use crate::sim::tasks::{Submission, ingest, ingest_keyed, job, pin_task, query};
 
 /// Of 100 tasks of a run with tiers, those about the tiers.
 const TIER_TASKS: u64 = 22;

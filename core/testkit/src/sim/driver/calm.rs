@@ -6,7 +6,8 @@ use stele_model::{Clock, Digest};
 use super::{Driver, actors};
 use crate::sim::Violation;
 use crate::sim::place::Place;
-use crate::sim::process::{Job, PinAsk, Task, ingest, ingest_group, ingest_keyed, job, pin_task};
+use crate::sim::process::{Job, PinAsk, Task};
+use crate::sim::tasks::{ingest, ingest_group, ingest_keyed, job, pin_task};
 
 /// Rounds in which the end must be reached once nothing fails any more.
 const SETTLE_ROUNDS: usize = 4;

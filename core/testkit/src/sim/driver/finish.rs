@@ -6,7 +6,7 @@ use super::Driver;
 use crate::fault::Fault;
 use crate::oracle::Samples;
 use crate::sim::Violation;
-use crate::sim::observer::{i1_durable_ack, i2_a_query_is_complete, i9_rollup_truth};
+use crate::sim::invariants::{i1_durable_ack, i2_a_query_is_complete, i9_rollup_truth};
 use crate::sim::place::Place;
 use crate::sim::process::{Answer, Began, Done, Failed, PinAsk};
 

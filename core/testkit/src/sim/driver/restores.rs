@@ -6,8 +6,9 @@ use stele_model::TenantId;
 
 use super::Driver;
 use crate::sim::Violation;
-use crate::sim::process::{PinAsk, Process, pin_task};
+use crate::sim::process::{PinAsk, Process};
 use crate::sim::restores::{HOLD_US, IN_PLACE_MAX, RestoreAsk, Restored, restore_task};
+use crate::sim::tasks::pin_task;
 
 const NAME: &str = "I10 a restore takes back what its plan said";
 

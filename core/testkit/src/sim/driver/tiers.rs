@@ -11,7 +11,8 @@ use super::Driver;
 use crate::sim::Violation;
 use crate::sim::fleet::{Migrated, TierAsk};
 use crate::sim::place::Place;
-use crate::sim::process::{Done, Job, Process, Task, job};
+use crate::sim::process::{Done, Job, Process, Task};
+use crate::sim::tasks::job;
 
 /// Tiers at once.
 pub(super) const TIERS_MAX: usize = 3;
