@@ -112,11 +112,11 @@ impl Driver {
 
     /// I15: a restore that was begun can be ended, one way or the other.
     pub(super) async fn end_restores(&mut self) -> Result<(), Violation> {
+        self.end_holds().await?;
         for _ in 0..8 {
             let Some((name, plan)) = self.restores.going.clone() else {
-                return self.end_holds().await;
+                return Ok(());
             };
-            self.restores.held.insert(name.clone());
             if self.restore_alone(RestoreAsk::GoOn(plan), &name).await? {
                 self.pass(HOLD_US);
                 continue;
@@ -129,10 +129,14 @@ impl Driver {
         Err(Violation::new("I15 progress", what))
     }
 
-    /// Of two operators one may hold deletion after the other has let it go on.
+    /// Of two operators one may hold deletion after the other has let it go on, or for another
+    /// snapshot.
     async fn end_holds(&mut self) -> Result<(), Violation> {
+        let going = self.restores.going.clone();
         for name in std::mem::take(&mut self.restores.held) {
-            self.restore_alone(RestoreAsk::Abandon, &name).await?;
+            if going.as_ref().is_none_or(|(of, _)| *of != name) {
+                self.restore_alone(RestoreAsk::Abandon, &name).await?;
+            }
         }
         Ok(())
     }
