@@ -33,6 +33,8 @@ const READS: usize = 4;
 const ATTEMPTS: u32 = 16;
 /// What the reason of a hold begins with; the name of the snapshot follows.
 const HOLD: &str = "restore in place of snapshot ";
+/// What comes before that while the restore is given up.
+const ENDING: &str = "end of the ";
 
 /// Why a snapshot could not be restored in place.
 #[derive(Debug, thiserror::Error)]
@@ -292,7 +294,7 @@ pub async fn abandon_in_place(
     clock: &dyn Clock,
     ids: &dyn Ids,
 ) -> Result<()> {
-    let (store, ending) = (log.store(), format!("end of the {}", hold_of(name)));
+    let (store, ending) = (log.store(), ending_of(name));
     match deletion_frozen(store).await? {
         Some(frozen) if frozen.reason == ending => {}
         Some(frozen) if frozen.reason == hold_of(name) => {
@@ -312,21 +314,29 @@ pub async fn abandon_in_place(
     Ok(lift_deletion_freeze(store, &ending, clock.now_us()).await?)
 }
 
-/// Lets deletion go on after a restore.
+/// Lets deletion go on after a restore, which somebody may have begun to give up meanwhile.
 async fn lift(log: &TableLog, name: &PinName, clock: &dyn Clock) -> Result<()> {
-    Ok(lift_deletion_freeze(log.store(), &hold_of(name), clock.now_us()).await?)
+    for reason in [hold_of(name), ending_of(name)] {
+        lift_deletion_freeze(log.store(), &reason, clock.now_us()).await?;
+    }
+    Ok(())
 }
 
 /// The snapshot for whose restore in place deletion is frozen, if that is the `reason`.
 #[must_use]
 pub fn held_for_restore(reason: &str) -> Option<&str> {
-    let reason = reason.strip_prefix("end of the ").unwrap_or(reason);
+    let reason = reason.strip_prefix(ENDING).unwrap_or(reason);
     reason.strip_prefix(HOLD)
 }
 
 /// The reason of the freeze that a restore holds.
 fn hold_of(name: &PinName) -> String {
     format!("{HOLD}{name}")
+}
+
+/// The reason of the freeze while a restore is given up.
+fn ending_of(name: &PinName) -> String {
+    format!("{ENDING}{}", hold_of(name))
 }
 
 /// The version that restored this very plan.

@@ -379,6 +379,24 @@ async fn a_restore_that_is_given_up_just_before_its_commit_does_not_commit() {
     assert_eq!(deletion_frozen(&world.store).await.unwrap(), None);
 }
 
+/// Found by the simulation: deletion stayed frozen after a restore that was done.
+#[tokio::test]
+async fn a_restore_that_is_done_lifts_what_a_dead_operator_began_to_give_up() {
+    let case = case().await;
+    let world = &case.world;
+    let plan = plan(world).await;
+    restored(world, &plan).await;
+    let reason = "end of the restore in place of snapshot noon";
+    let now_us = world.clock.now_us();
+    set_deletion_frozen(&world.store, Some(reason), now_us)
+        .await
+        .unwrap();
+    assert_eq!(stele_protect::held_for_restore(reason), Some("noon"));
+    let done = go(world, &world.log(), &plan).await.unwrap();
+    assert!(matches!(done, InPlace::Restored { .. }), "{done:?}");
+    assert_eq!(deletion_frozen(&world.store).await.unwrap(), None);
+}
+
 /// A snapshot that was taken in a time that a later restore took back can come back, too.
 #[tokio::test]
 async fn a_snapshot_of_what_was_revoked_brings_its_batches_back_as_effective() {

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config::QueryConfig;
-use crate::error::{Error, Result, from_datafusion};
+use crate::error::{Error, Result, from_datafusion, missing};
 use crate::guard::{self, Checked};
 use crate::losses::{Coverage, Losses};
 use crate::nearest::nearest;
@@ -294,7 +294,8 @@ impl Inner {
         })
     }
 
-    /// Starts over with a new view while files are gone and nothing was given out.
+    /// Starts over with a new view while files are gone and nothing was given out. What is gone twice
+    /// from the same version was not compacted: it is missing.
     async fn read(
         &self,
         table: &Table<'_>,
@@ -304,6 +305,7 @@ impl Inner {
     ) -> Result<QueryStream> {
         let is_shown = names_table(statement, "coverage");
         let is_asked = is_shown || table.is_covered;
+        let mut gone_from = None;
         for attempt in 1..=ATTEMPTS {
             let scope = self.scope(table.log, table.view().await?, table.is_covered);
             let losses = match is_asked {
@@ -320,6 +322,11 @@ impl Inner {
             let answer = answer.map(|stream| stream.covered(coverage));
             match answer {
                 Err(error) if scope.gone.load(Ordering::Relaxed) => {
+                    let version = scope.view.state.version;
+                    if table.as_of.is_none() && gone_from.replace(version) == Some(version) {
+                        let object = missing(&error);
+                        return Err(Error::Missing { object });
+                    }
                     tracing::info!(attempt, %error, "a data file is gone: reading anew");
                 }
                 answer => return answer,

@@ -110,6 +110,14 @@ pub enum Error {
         /// How often it was started.
         attempts: u32,
     },
+    /// An object that the newest version needs is not in the store, and nobody replaced it.
+    #[error(
+        "{object} is missing: the newest version of the table needs it (`stele verify` says what else)"
+    )]
+    Missing {
+        /// The object, as the store knows it.
+        object: String,
+    },
     /// A stored object is not what its log entry says.
     #[error("a data file is damaged: {why}")]
     Corrupt {
@@ -168,7 +176,7 @@ impl Error {
             }
             Self::Deadline { .. } => ErrorKind::QueryTimeout,
             Self::Vanished { .. } | Self::Scan(_) => ErrorKind::Unavailable,
-            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Corrupt { .. } | Self::Missing { .. } => ErrorKind::Corrupt,
             Self::Internal(_) | Self::OtherTenant => ErrorKind::Internal,
             Self::Store(e) => e.kind(),
             Self::Table(e) | Self::AsOf(e) => e.kind(),
@@ -216,6 +224,17 @@ pub(crate) fn is_not_found(error: &(dyn StdError + 'static)) -> bool {
         find_cause::<object_store::Error>(error),
         Some(object_store::Error::NotFound { .. })
     ) || find_cause::<stele_store::Error>(error).is_some_and(|e| e.kind() == ErrorKind::NotFound)
+}
+
+/// The object that was gone.
+pub(crate) fn missing(error: &(dyn StdError + 'static)) -> String {
+    if let Some(object_store::Error::NotFound { path, .. }) = find_cause(error) {
+        return path.clone();
+    }
+    match find_cause(error) {
+        Some(stele_compact::Error::Gone { key, .. }) => key.clone(),
+        _ => "a data file".to_owned(),
+    }
 }
 
 /// Sorts an error of DataFusion into ours.

@@ -1,8 +1,10 @@
-//! Flipped bits in data files: a query answers as before or with an error, never with other rows.
+//! Flipped bits in data files, and files that are not there: a query answers as before or with an
+//! error, never with other rows.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use object_store::ObjectStoreExt;
 use stele_model::{ErrorKind, Resolution};
 use stele_query::{Format, QueryEngine};
 use stele_store::keys;
@@ -75,5 +77,39 @@ async fn a_flipped_bit_gives_the_same_rows_or_an_error() {
         }
         assert!(refused > FLIPS, "{refused} of {FLIPS} flips were found");
         fixture.memory.damage(&key, bytes);
+    }
+}
+
+/// Sweep deletes nothing that the newest version needs, so no new view would help.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_file_that_is_not_there_is_named() {
+    let mut named = Vec::new();
+    for stage in [Stage::L0, Stage::Absorbed, Stage::Sealed] {
+        let fixture = Fixture::at(stage).await;
+        let folder = if stage == Stage::L0 {
+            "l0/"
+        } else {
+            "table/resolution="
+        };
+        let listed = fixture.store.list("").await.unwrap().into_iter();
+        let keys: Vec<String> = listed.map(|object| object.key).collect();
+        for key in keys.iter().filter(|key| key.starts_with(folder)) {
+            let path = fixture.store.path(key);
+            let bytes = fixture.memory.bytes(&path).unwrap();
+            fixture.memory.delete(&path).await.unwrap();
+            let engine = QueryEngine::new(config(), Arc::new(fixture.clock.clone())).unwrap();
+            let asked = fixture.with_engine(engine);
+            let sql = "SELECT count(*), sum(value) FROM samples";
+            if let Err(error) = asked.encoded(sql, Format::Csv).await {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+                let name = key.rsplit('/').next().unwrap();
+                assert!(error.to_string().contains(name), "{error} names {key}");
+                named.push(stage);
+            }
+            fixture.memory.damage(&path, bytes);
+        }
+    }
+    for stage in [Stage::L0, Stage::Absorbed, Stage::Sealed] {
+        assert!(named.contains(&stage), "{stage:?}: {named:?}");
     }
 }
