@@ -93,14 +93,13 @@ impl Durable {
         Err(Error::Slow { rounds: ROUNDS_MAX })
     }
 
-    /// The set of now.
+    /// The set of now, if its primary is there and is the tier that was added.
     async fn current(&self) -> Result<Arc<Current>> {
         let current = self.tiers.current().await.map_err(Error::Store)?;
         let mut members = current.members.iter();
         let primary = members.find(|member| member.member.state == TierState::Primary);
         match primary.filter(|member| member.trouble == Some(Trouble::Foreign)) {
             Some(foreign) => Err(foreign_tier(foreign)),
-            None if current.is_confirmed() => Ok(current),
             None => self.tiers.confirmed().await.map_err(Error::Store),
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use stele_ingest::{Error, IdempotencyKey, Ingestor, Options, Receipt, body_digest};
 use stele_model::time::SECOND_US;
@@ -43,15 +44,16 @@ fn rows(metric: &str) -> Rows {
     }
 }
 
-fn tiers(stores: &BTreeMap<String, (Tier, Cut)>, clock: Arc<dyn Clock>) -> Tiers {
+/// The tiers of which a process was told the one `seed`.
+fn tiers(stores: &BTreeMap<String, (Tier, Cut)>, seed: &str, clock: Arc<dyn Clock>) -> Tiers {
     let of_opener = stores.clone();
     let opener: Opener = Arc::new(move |url| Ok(of_opener[url].0.clone()));
-    Tiers::new(vec![stores["a"].0.clone()], opener, clock)
+    Tiers::new(vec![stores[seed].0.clone()], opener, clock)
 }
 
 impl World {
-    fn tiers_by(&self, clock: Arc<dyn Clock>) -> Tiers {
-        tiers(&self.stores, clock)
+    fn tiers_from(&self, seed: &str, clock: Arc<dyn Clock>) -> Tiers {
+        tiers(&self.stores, seed, clock)
     }
 
     async fn new(set: &TierSet) -> Self {
@@ -62,7 +64,7 @@ impl World {
             (name.to_owned(), cut)
         };
         let stores: BTreeMap<String, (Tier, Cut)> = ["a", "b", "c"].map(store).into();
-        let tiers = tiers(&stores, Arc::new(clock.clone()));
+        let tiers = tiers(&stores, "a", Arc::new(clock.clone()));
         let world = Self {
             ingestor: Ingestor::over(tiers.clone(), TenantId::default(), Options::default()),
             clock,
@@ -150,6 +152,19 @@ async fn under_policy_primary_an_intent_stands_for_the_mirror_before_the_receipt
     assert!(world.send("none").await.is_err(), "the primary is needed");
 }
 
+#[tokio::test(start_paused = true)]
+async fn under_policy_primary_a_mirror_that_failed_is_left_alone_for_ten_seconds() {
+    let set = set().joined(&id("b")).unwrap();
+    let world = World::new(&set.writing(WritePolicy::Primary)).await;
+    world.cut("b", true);
+    assert_eq!(world.send("one").await.unwrap().tiers, ["a"]);
+    world.cut("b", false);
+    tokio::time::advance(Duration::from_millis(9_999)).await;
+    assert_eq!(world.send("two").await.unwrap().tiers, ["a"]);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(world.send("three").await.unwrap().tiers, ["a", "b"]);
+}
+
 #[tokio::test]
 async fn a_store_that_is_not_the_tier_gets_nothing_and_nothing_is_acknowledged() {
     let joined = set().joined(&id("b")).unwrap();
@@ -165,6 +180,38 @@ async fn a_store_that_is_not_the_tier_gets_nothing_and_nothing_is_acknowledged()
 }
 
 #[tokio::test]
+async fn a_primary_whose_store_is_not_the_tier_is_named_and_gets_nothing() {
+    // Published on the mirror alone: the store of the primary is empty, as if nothing was mounted.
+    let world = World::new(&TierSet::first(id("b"), "b")).await;
+    let set = set().joined(&id("b")).unwrap();
+    publish_epoch(&world.stores["b"].0, &set).await.unwrap();
+    let tiers = world.tiers_from("b", Arc::new(world.clock.clone()));
+    let ingestor = Ingestor::over(tiers, TenantId::default(), Options::default());
+    let error = ingestor.accept(rows("m")).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::TierForeign { tier } if *tier == id("a")),
+        "{error}"
+    );
+    for name in ["a", "b"] {
+        assert!(world.store(name).l0_list().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn under_policy_primary_a_mirror_that_is_not_the_tier_gets_an_intent() {
+    let joined = set().joined(&id("b")).unwrap();
+    let world = World::new(&TierSet::first(id("a"), "a")).await;
+    let sets = [set(), joined.clone(), joined.writing(WritePolicy::Primary)];
+    for set in sets {
+        publish_epoch(&world.stores["a"].0, &set).await.unwrap();
+    }
+    let receipt = world.send("m").await.unwrap();
+    assert_eq!(receipt.tiers, ["a"]);
+    assert_eq!(world.intents("b").await.len(), 1);
+    assert!(world.store("b").l0_list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_set_that_only_a_mirror_tells_of_is_not_written_by() {
     // The newest set, which adds c, has reached the primary alone.
     let world = World::new(&set()).await;
@@ -174,10 +221,7 @@ async fn a_set_that_only_a_mirror_tells_of_is_not_written_by() {
         publish_epoch(&world.stores["a"].0, known).await.unwrap();
     }
     publish_epoch(&world.stores["b"].0, &next).await.unwrap();
-    let seed = vec![world.stores["b"].0.clone()];
-    let of_opener = world.stores.clone();
-    let opener: Opener = Arc::new(move |url| Ok(of_opener[url].0.clone()));
-    let tiers = Tiers::new(seed, opener, Arc::new(world.clock.clone()));
+    let tiers = world.tiers_from("b", Arc::new(world.clock.clone()));
     let ingestor = Ingestor::over(tiers.clone(), TenantId::default(), Options::default());
     world.cut("a", true);
     // What b says is good enough to read by.
@@ -213,7 +257,7 @@ async fn a_set_that_changed_during_the_writes_is_written_to_as_well() {
         reads_left: Arc::new(AtomicI64::new(i64::MAX)),
     };
     let reads_left = Arc::clone(&clock.reads_left);
-    let tiers = world.tiers_by(Arc::new(clock));
+    let tiers = world.tiers_from("a", Arc::new(clock));
     let ingestor = Ingestor::over(tiers, TenantId::default(), Options::default());
     let send = async |metric| ingestor.accept(rows(metric)).await.unwrap().unwrap();
     assert_eq!(send("before").await.tiers, ["a"]);
@@ -228,58 +272,91 @@ async fn a_set_that_changed_during_the_writes_is_written_to_as_well() {
     assert!(world.holds("b", &receipt).await);
 }
 
+fn key() -> IdempotencyKey {
+    IdempotencyKey::new(b"k").unwrap()
+}
+
+impl World {
+    /// The receive time of a request that comes now with the key.
+    async fn ask(&self) -> Result<i64, Error> {
+        let body = body_digest("/write", b"m value=1");
+        let now_us = self.clock.now_us();
+        self.ingestor.received_us(&key(), body, now_us).await
+    }
+
+    async fn marker(&self, name: &str) -> Option<bytes::Bytes> {
+        let marker = self.store(name).get_opt(&key().marker()).await;
+        marker.unwrap()
+    }
+}
+
 #[tokio::test]
 async fn the_marker_of_a_key_is_the_same_on_every_tier() {
     let world = World::new(&set()).await;
-    let key = IdempotencyKey::new(b"k").unwrap();
-    let body = body_digest("/write", b"m value=1");
     let first_us = world.clock.now_us();
-    let ask = || world.ingestor.received_us(&key, body, world.clock.now_us());
-    assert_eq!(ask().await.unwrap(), first_us);
-    let marker = |name| {
-        let store = world.store(name);
-        async move { store.get_opt(&key.marker()).await.unwrap() }
-    };
-    assert!(marker("a").await.is_some());
-    assert_eq!(marker("a").await, marker("b").await);
+    assert_eq!(world.ask().await.unwrap(), first_us);
+    assert!(world.marker("a").await.is_some());
+    assert_eq!(world.marker("a").await, world.marker("b").await);
     world.clock.advance(5 * SECOND_US);
-    assert_eq!(ask().await.unwrap(), first_us);
+    assert_eq!(world.ask().await.unwrap(), first_us);
     // The mirror, promoted, answers the same.
     let joined = set().joined(&id("b")).unwrap();
     for set in [joined.clone(), joined.promoting(&id("b"), false).unwrap()] {
         world.publish(&set).await;
     }
     world.clock.advance(61 * SECOND_US);
-    assert_eq!(ask().await.unwrap(), first_us);
+    assert_eq!(world.ask().await.unwrap(), first_us);
     assert_eq!(world.tiers.current().await.unwrap().primary.url(), "b");
 }
 
 #[tokio::test]
 async fn an_old_marker_that_only_the_primary_has_swept_makes_the_key_old() {
     let world = World::new(&set()).await;
-    let key = IdempotencyKey::new(b"k").unwrap();
-    let body = body_digest("/write", b"m value=1");
-    let ask = || world.ingestor.received_us(&key, body, world.clock.now_us());
-    ask().await.unwrap();
+    world.ask().await.unwrap();
     world.clock.advance(49 * 3600 * SECOND_US);
-    world.store("a").delete(&key.marker()).await.unwrap();
-    let error = ask().await.unwrap_err();
+    world.store("a").delete(&key().marker()).await.unwrap();
+    let error = world.ask().await.unwrap_err();
     assert!(matches!(error, Error::KeyOld { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    world.store("b").delete(&key.marker()).await.unwrap();
-    assert_eq!(ask().await.unwrap(), world.clock.now_us());
+    world.store("b").delete(&key().marker()).await.unwrap();
+    assert_eq!(world.ask().await.unwrap(), world.clock.now_us());
 }
 
 #[tokio::test]
 async fn a_marker_that_differs_on_a_mirror_is_no_acknowledgement() {
+    let joined = set().joined(&id("b")).unwrap();
+    for policy in [WritePolicy::All, WritePolicy::Primary] {
+        let world = World::new(&joined.writing(policy)).await;
+        let mirror = world.store("b");
+        let other = mirror.put_new(&key().marker(), "other".into()).await;
+        other.unwrap();
+        let error = world.ask().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{policy:?}");
+        assert!(error.to_string().contains("tier b"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn under_policy_all_a_key_waits_for_its_marker_on_every_tier() {
     let world = World::new(&set()).await;
-    let key = IdempotencyKey::new(b"k").unwrap();
-    let mirror = world.store("b");
-    let other = mirror.put_new(&key.marker(), "other".into()).await;
-    other.unwrap();
-    let body = body_digest("/write", b"m value=1");
-    let asked = world.ingestor.received_us(&key, body, 1).await;
-    let error = asked.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    world.tiers.current().await.unwrap();
+    world.cut("b", true);
+    let error = world.ask().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("tier b"), "{error}");
+    world.cut("b", false);
+    world.ask().await.unwrap();
+    assert_eq!(world.marker("a").await, world.marker("b").await);
+}
+
+#[tokio::test]
+async fn under_policy_primary_a_key_does_not_wait_for_a_mirror() {
+    let joined = set().joined(&id("b")).unwrap();
+    let world = World::new(&joined.writing(WritePolicy::Primary)).await;
+    world.cut("b", true);
+    let first_us = world.ask().await.unwrap();
+    world.cut("b", false);
+    world.clock.advance(SECOND_US);
+    assert_eq!(world.ask().await.unwrap(), first_us);
+    assert_eq!(world.marker("b").await, None, "replication brings it");
 }

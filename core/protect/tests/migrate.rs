@@ -4,139 +4,24 @@
 
 #[path = "common/fuse.rs"]
 mod fuse;
+#[path = "common/tiers.rs"]
+mod tiers;
 
 use std::sync::Arc;
 
 use fuse::Fuse;
-use object_store::ObjectStore;
 use object_store::path::Path;
-use stele_compact::{Budget, Compactor, reader};
+use stele_compact::Budget;
 use stele_ingest::{Ingestor, Options};
-use stele_model::time::{HOUR_US, MINUTE_US, SECOND_US};
-use stele_model::{Ids, NO_EXTRA, Row, Rows, Series, TenantId, TierId};
-use stele_protect::{MigrateError, MigrateOptions, Migration, Step, init, record_losses, verify};
-use stele_store::{
-    Cut, RepairIntent, Role, Tier, TierSet, TierState, Tiers, WritePolicy, newest_epoch,
-};
-use stele_table::{
-    Loss, LossKind, LostObject, Owner, TableLog, View, change_losses, losses, note_losses,
-};
+use stele_model::time::SECOND_US;
+use stele_model::{TenantId, TierId};
+use stele_protect::{MigrateError, Migration, record_losses, verify};
+use stele_store::{Cut, RepairIntent, Role, TierState, Tiers, WritePolicy, newest_epoch};
+use stele_table::{Loss, LossKind, LostObject, View, change_losses, losses, note_losses};
 use stele_testkit::oracle::Samples;
-use stele_testkit::{ManualClock, MemoryStore};
-
-/// Two tiers in one memory, so that one fuse counts the mutations of both.
-struct World {
-    memory: MemoryStore,
-    clock: ManualClock,
-    ids: Arc<Numbered>,
-}
-
-/// Ids that are the same in every run.
-#[derive(Default)]
-struct Numbered(std::sync::atomic::AtomicU64);
-
-impl Ids for Numbered {
-    fn operation_id(&self) -> String {
-        let n = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        format!("{n:032x}")
-    }
-}
-
-fn id(name: &str) -> TierId {
-    name.parse().unwrap()
-}
-
-fn tier(store: &Arc<dyn ObjectStore>, name: &str) -> Tier {
-    Tier::from_store(Arc::clone(store), name, name)
-}
-
-/// An hour of one metric, a sample a minute.
-fn rows(metric: &str, hour: i64) -> Rows {
-    let row = |minute| Row {
-        ts_us: hour * HOUR_US + minute * MINUTE_US,
-        value: 1.5,
-        series: 0,
-        extra: NO_EXTRA,
-    };
-    Rows {
-        series: vec![Series {
-            metric: metric.to_owned(),
-            ..Series::default()
-        }],
-        rows: (0..60).map(row).collect(),
-        extras: Vec::new(),
-    }
-}
-
-/// 2027-01-15, in hours.
-const HOUR: i64 = 500_000;
+use tiers::{HOUR, World, id, rows, tier};
 
 impl World {
-    /// One tier with two absorbed and sealed batches, and one that is not absorbed.
-    async fn new() -> Self {
-        let clock = ManualClock::new((HOUR + 5) * HOUR_US);
-        let world = Self {
-            memory: MemoryStore::new(clock.clone()),
-            clock,
-            ids: Arc::default(),
-        };
-        let mut first = TierSet::first(id("a"), "a");
-        (first.lease_ms, first.request_ms) = (1_000, 1_000);
-        first.is_quiet = true;
-        init(&tier(&world.store(), "a"), &first).await.unwrap();
-        world.send("one", 0).await.unwrap();
-        world.send("two", 1).await.unwrap();
-        let compactor = world.compactor("a", 0);
-        let settled = compactor.settle(&Budget::default(), &|_| {}).await;
-        assert!(settled.unwrap().complete);
-        world.send("late", 1).await.unwrap();
-        world
-    }
-
-    fn store(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(self.memory.clone())
-    }
-
-    fn tiers(&self, store: Arc<dyn ObjectStore>) -> Tiers {
-        let seed = tier(&store, "a");
-        let opener = move |name: &str| Ok(tier(&store, name));
-        Tiers::new(vec![seed], Arc::new(opener), Arc::new(self.clock.clone()))
-    }
-
-    async fn send(&self, metric: &str, hour: i64) -> Result<(), stele_ingest::Error> {
-        let tiers = self.tiers(self.store());
-        let ingestor = Ingestor::over(tiers, TenantId::default(), Options::default());
-        ingestor.accept(rows(metric, HOUR + hour)).await.map(|_| ())
-    }
-
-    fn log(&self, name: &str) -> TableLog {
-        let store = tier(&self.store(), name).tenant(&TenantId::default());
-        let clock = Arc::new(self.clock.clone());
-        TableLog::new(store, stele_table::Options::default(), clock)
-    }
-
-    fn compactor(&self, name: &str, since_epoch: u64) -> Compactor {
-        let owner = Owner {
-            tier: id(name),
-            since_epoch,
-        };
-        let log = Arc::new(self.log(name).with_owner(owner));
-        let options = stele_compact::Options::default();
-        let (clock, ids) = (Arc::new(self.clock.clone()), Arc::clone(&self.ids));
-        Compactor::new(log.store().clone(), log, options, clock, ids)
-    }
-
-    fn migration(&self, store: Arc<dyn ObjectStore>) -> Migration {
-        let options = MigrateOptions {
-            table: stele_table::Options::default(),
-            marker_keep_us: 48 * HOUR_US,
-            bytes_per_second: None,
-            copies: 1,
-        };
-        let (clock, ids) = (Arc::new(self.clock.clone()), Arc::clone(&self.ids));
-        Migration::new(self.tiers(store), options, clock, ids)
-    }
-
     /// What an operator would do next, until the old tier is retired.
     async fn move_on(&self, work: &Migration) -> Result<(), MigrateError> {
         let (a, b) = (id("a"), id("b"));
@@ -172,25 +57,6 @@ impl World {
                 other => panic!("{other:?}"),
             }
         }
-    }
-
-    async fn step<T>(
-        &self,
-        take: impl AsyncFn() -> Result<Step<T>, MigrateError>,
-    ) -> Result<T, MigrateError> {
-        loop {
-            match take().await? {
-                Step::Done(done) => return Ok(done),
-                Step::Wait { us } => self.clock.advance(us),
-            }
-        }
-    }
-
-    async fn samples(&self, name: &str) -> Samples {
-        let log = self.log(name);
-        let view = View::read(&log, None).await.unwrap();
-        let samples = reader::all_samples(log.store(), &view).await;
-        Samples::read(samples.unwrap().as_mut()).unwrap()
     }
 
     /// The new tier alone holds all of it, and the old one's compactors are fenced out.
@@ -253,6 +119,19 @@ async fn a_process_that_dies_at_any_mutation_is_replaced_by_another() {
     }
 }
 
+impl World {
+    async fn move_on_to_draining(&self, work: &Migration) {
+        let (a, b) = (id("a"), id("b"));
+        for _ in 0..3 {
+            work.sync(&|_, _| {}).await.unwrap();
+            self.clock.advance(2 * SECOND_US);
+        }
+        let promoted = self.step(async || work.promote(&b, &|_| {}).await).await;
+        assert_eq!(promoted.unwrap().set.primary().unwrap().id, b);
+        self.step(async || work.drain(&a).await).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_tier_that_holds_what_the_survivor_lacks_is_not_retired() {
     let world = World::new().await;
@@ -288,19 +167,6 @@ async fn a_tier_that_holds_what_the_survivor_lacks_is_not_retired() {
         .unwrap();
     work.retire(&id("a"), plan.hash).await.unwrap();
     assert_eq!(wanted.first_difference(&world.samples("b").await), None);
-}
-
-impl World {
-    async fn move_on_to_draining(&self, work: &Migration) {
-        let (a, b) = (id("a"), id("b"));
-        for _ in 0..3 {
-            work.sync(&|_, _| {}).await.unwrap();
-            self.clock.advance(2 * SECOND_US);
-        }
-        let promoted = self.step(async || work.promote(&b, &|_| {}).await).await;
-        assert_eq!(promoted.unwrap().set.primary().unwrap().id, b);
-        self.step(async || work.drain(&a).await).await.unwrap();
-    }
 }
 
 #[tokio::test]

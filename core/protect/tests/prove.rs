@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{ALL, World, compactor, log, tenant};
 use stele_format::{batch, l0};
-use stele_model::Clock;
-use stele_model::time::{DAY_US, HOUR_US};
+use stele_model::time::{DAY_US, HOUR_US, SECOND_US};
+use stele_model::{Clock, Digest};
 use stele_protect::{
     Depth, Lacking, Proof, ProofOptions, Proven, Relation, ReplicateOptions, Side, TierOptions,
     Wrong, compare, prove, replicate_tier,
@@ -261,4 +261,31 @@ async fn what_the_survivor_lacks_is_named() {
     pair.world.absorb().await;
     let lacking = pair.lacking().await;
     assert!(matches!(lacking[0].relation, Relation::Diverged { .. }));
+}
+
+#[tokio::test]
+async fn a_survivor_holds_every_marker_that_is_still_accepted() {
+    let pair = Pair::new().await;
+    let ours = &pair.world.store;
+    // Sent a moment apart: the first is kept for exactly as long as it takes.
+    let marker = |byte: u8| keys::marker(&Digest([byte; 16]));
+    ours.put_new(&marker(1), "{}".into()).await.unwrap();
+    pair.world.clock.advance(SECOND_US);
+    ours.put_new(&marker(2), "{}".into()).await.unwrap();
+    pair.replicate().await;
+    pair.proof().await;
+    let other = "other".into();
+    let (one, two) = (pair.store.path(&marker(1)), pair.store.path(&marker(2)));
+    pair.memory.lose(&one);
+    pair.memory.damage(&two, other);
+    let lacking = pair.lacking().await;
+    let named = |lacking: &[Lacking]| -> Vec<String> {
+        let differences = lacking.iter().flat_map(|one| &one.differences);
+        differences.map(|found| found.key.clone()).collect()
+    };
+    assert_eq!(named(&lacking), [marker(1), marker(2)]);
+    pair.world.clock.advance(2 * DAY_US - SECOND_US);
+    assert_eq!(named(&pair.lacking().await), [marker(2)]);
+    pair.world.clock.advance(SECOND_US);
+    pair.proof().await;
 }

@@ -378,3 +378,28 @@ async fn a_table_that_was_created_meanwhile_is_the_one_that_counts() {
     let loaded = slow.load_or_create(T0 + 7 * MINUTE).await.unwrap();
     assert_eq!(loaded, state);
 }
+
+/// Delta's time of creation is in milliseconds.
+#[tokio::test]
+async fn a_table_is_created_in_the_millisecond_and_gets_a_head() {
+    let store = Watched::new();
+    let state = store.log().load_or_create(T0 + 1_999).await.unwrap();
+    assert_eq!(state.meta.created_us, T0 + 1_000);
+    let heads = store.tenant().list(keys::HEADS).await.unwrap();
+    assert_eq!(heads.len(), 1);
+    assert_eq!(heads[0].key, keys::head(0));
+}
+
+/// The head of a version is for whoever committed it to write.
+#[tokio::test]
+async fn whoever_finds_that_others_made_the_table_writes_no_head() {
+    let store = Watched::new();
+    let (create, other) = (format!("PUT {}", keys::log_entry(0)), Watched::new());
+    let state = table(&other.log(), 5).await;
+    store.sleep_before(create, 0, Vec::new());
+    store.adopt_in_sleep(&other, 0);
+    assert_eq!(store.log().load_or_create(T0).await.unwrap(), state);
+    let requests = store.requests();
+    let is_head = |request: &&String| request.starts_with(&format!("PUT {}", keys::HEADS));
+    assert_eq!(requests.iter().find(is_head), None);
+}

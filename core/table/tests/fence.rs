@@ -84,10 +84,9 @@ async fn only_the_owner_that_the_fence_names_commits_after_it() {
     // Before the fence, the tier that will be the primary may not.
     let early = fenced(log_of(&store, "b", 4).commit(&state, simple(9)).await);
     assert!(matches!(early, Fenced::Unfinished { fence: None, .. }));
-    assert!(
-        early
-            .to_string()
-            .contains("promotion to b at epoch 4 is not finished")
+    assert_eq!(
+        early.to_string(),
+        "the promotion to b at epoch 4 is not finished for this tenant: its table has no fence"
     );
     let state = store
         .log()
@@ -294,6 +293,11 @@ async fn an_older_fence_is_an_unfinished_promotion_and_a_newer_one_is_anothers()
         owner: owner("c", 6),
     };
     let refused = fenced(later.commit(&state, simple(10)).await);
+    assert_eq!(
+        refused.to_string(),
+        "the promotion to c at epoch 6 is not finished for this tenant: \
+         its table is fenced for tier b, primary since epoch 4"
+    );
     assert_eq!(refused, unfinished);
     let earlier = log_of(&store, "a", 2);
     let refused = fenced(earlier.commit(&state, simple(11)).await);
@@ -302,4 +306,17 @@ async fn an_older_fence_is_an_unfinished_promotion_and_a_newer_one_is_anothers()
         owner: owner("a", 2),
     };
     assert_eq!(refused, other);
+}
+
+/// The first primary of all needs none.
+#[tokio::test]
+async fn a_fence_of_no_promotion_is_refused_and_leaves_nothing() {
+    let store = Watched::new();
+    let state = table(&store.log(), 3).await;
+    let none = store.log().fence(&fence("a", 0), &operation(90), T0).await;
+    match none.unwrap_err() {
+        Error::Corrupt { key, .. } => assert_eq!(key, keys::log_entry(4)),
+        other => panic!("{other}"),
+    }
+    assert_eq!(all_ways(&store).await, state);
 }

@@ -2,26 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use stele_model::{Digest, TenantId, TierId};
+use stele_model::{TenantId, TierId};
 use stele_store::Tier;
 use stele_table::TableLog;
 
 use super::{MigrateError, Migration, Missing, Result, tenants_of, usable};
 use crate::equal::{Depth, Difference, Relation, Side, Wrong, compare};
-use crate::prove::{ProofOptions, Proven, prove};
+use crate::prove::{Lacking, Proof, ProofOptions, Proven, prove};
 
 /// Differences that are named.
 const EXAMPLES: usize = 20;
-
-/// What `prove` came to.
-pub(super) struct Held {
-    pub missing: Missing,
-    pub tenants: u64,
-    pub objects: u64,
-    pub bytes: u64,
-    /// Over every key with its digest.
-    pub hash: Digest,
-}
 
 impl Missing {
     fn note(&mut self, tenant: Option<&TenantId>, difference: &Difference) {
@@ -30,6 +20,21 @@ impl Missing {
             let tenant = tenant.map_or("control", TenantId::as_str);
             self.examples.push(format!("{tenant}: {difference}"));
         }
+    }
+
+    /// What is in the way of a proof: more than is named, where there is very much of it.
+    fn of(lacking: &[Lacking]) -> Self {
+        let mut missing = Self::default();
+        for one in lacking {
+            for difference in &one.differences {
+                missing.note(one.tenant.as_ref(), difference);
+            }
+            missing.total += one.differences_total - one.differences.len() as u64;
+            if let Relation::Diverged { version } = one.relation {
+                missing.note(one.tenant.as_ref(), &diverged(version));
+            }
+        }
+        missing
     }
 }
 
@@ -80,40 +85,21 @@ impl Migration {
         Ok(missing)
     }
 
-    /// Looks for all that `from` holds at `to`.
-    pub(super) async fn held(&self, from: &Tier, to: &Tier) -> Result<Held> {
+    /// Looks for all that `from` holds at `to`: the proof, or what is in its way.
+    pub(super) async fn held(
+        &self,
+        from: &Tier,
+        to: &Tier,
+    ) -> Result<std::result::Result<Box<Proof>, Missing>> {
         let options = ProofOptions {
             log: &|store| self.log(store),
             marker_keep_us: self.options.marker_keep_us,
         };
         let proven = prove(from, to, &options, &|_| {}).await;
-        let mut held = Held {
-            missing: Missing::default(),
-            tenants: 0,
-            objects: 0,
-            bytes: 0,
-            hash: Digest::default(),
-        };
         match proven.map_err(|source| MigrateError::Compare(Box::new(source)))? {
-            Proven::Lacking(lacking) => {
-                for one in &lacking {
-                    for difference in &one.differences {
-                        held.missing.note(one.tenant.as_ref(), difference);
-                    }
-                    let named = one.differences.len() as u64;
-                    held.missing.total += one.differences_total - named;
-                    if let Relation::Diverged { version } = one.relation {
-                        held.missing.note(one.tenant.as_ref(), &diverged(version));
-                    }
-                }
-            }
-            Proven::Proof(proof) => {
-                held.tenants = proof.tenants.len() as u64;
-                (held.objects, held.bytes) = (proof.objects, proof.bytes);
-                held.hash = proof.hash;
-            }
+            Proven::Lacking(lacking) => Ok(Err(Missing::of(&lacking))),
+            Proven::Proof(proof) => Ok(Ok(proof)),
         }
-        Ok(held)
     }
 }
 
@@ -139,5 +125,37 @@ fn diverged(version: u64) -> Difference {
         side: Side::Second,
         key: stele_store::keys::log_entry(version),
         wrong: Wrong::Damaged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_in_the_way_of_a_proof_is_counted_and_the_first_are_named() {
+        let difference = |n: usize| Difference {
+            side: Side::Second,
+            key: format!("key {n}"),
+            wrong: Wrong::Missing,
+        };
+        let lacking = |relation, named: usize, total| Lacking {
+            tenant: None,
+            relation,
+            differences: (0..named).map(difference).collect(),
+            differences_total: total,
+        };
+        let all = [
+            lacking(Relation::Same, 3, 3),
+            lacking(Relation::Diverged { version: 7 }, 4, 4),
+            lacking(Relation::SecondIsPrefix, 1_000, 1_234),
+        ];
+        let missing = Missing::of(&all);
+        assert_eq!(missing.total, 3 + 4 + 1 + 1_234);
+        assert_eq!(missing.examples.len(), EXAMPLES);
+        let entry = stele_store::keys::log_entry(7);
+        assert!(missing.examples[7].contains(&entry), "{missing}");
+        let shown = missing.examples[0].as_str();
+        assert_eq!(shown, "control: key 0 is missing in the second tier");
     }
 }
