@@ -3,10 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use stele_tests::server::{Server, get, run, write};
+use stele_tests::server::{Server, get, run, stele, write};
 use stele_tests::store::Store;
 
 /// Runs a command that must succeed; its standard output as JSON.
@@ -110,6 +114,74 @@ fn on_a_directory() {
 fn on_s3() {
     let store = Store::s3().unwrap();
     a_snapshot_is_read_restored_dropped_and_brought_back(&store);
+}
+
+/// Begins a restore in place, which holds deletion and waits, and kills it then.
+fn killed_while_it_holds(store: &Store, plan: &str) {
+    let url = store.url();
+    let restore = ["snapshot", "restore", "noon", "--in-place", "--plan", plan];
+    let mut command = stele(store).unwrap();
+    command.args(restore).args(["--store", &url]);
+    let mut waiting = command.stderr(Stdio::piped()).spawn().unwrap();
+    let said = BufReader::new(waiting.stderr.take().unwrap());
+    let is_held = |line: String| line.contains("deletion is held");
+    assert!(said.lines().map_while(Result::ok).any(is_held));
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+}
+
+#[test]
+fn a_snapshot_is_restored_in_place_or_that_is_given_up() {
+    let store = Store::local().unwrap();
+    let server = Server::start(&store, &[]).unwrap();
+    let send = |line: &str| assert_eq!(write(server.url(), line).unwrap().status, 204);
+    send("cpu,host=a value=1 1760000000000000");
+    json(&store, &["snapshot", "create", "noon"]);
+    let then = rows(&store, &[]);
+    send("cpu,host=a value=2 1760000000000001");
+    server.settle().unwrap();
+    let now = rows(&store, &[]);
+    let restore = ["snapshot", "restore", "noon", "--in-place"];
+    let plan = json(&store, &restore);
+    let counts = ["samples_then", "samples_now", "returning_batches"].map(|name| &plan[name]);
+    assert_eq!(counts, [1, 2, 1], "{plan}");
+    assert_eq!(plan["lost"], Value::Array(Vec::new()), "{plan}");
+    let hash = plan["plan"].as_str().unwrap();
+
+    killed_while_it_holds(&store, hash);
+    let said = refused(&store, &["deletion", "resume"]);
+    let abandon = "`stele snapshot restore noon --in-place --abandon`";
+    assert!(said.contains(abandon), "{said}");
+    json(&store, &[&restore[..], &["--abandon"]].concat());
+    assert!(json(&store, &["deletion", "status"])["frozen"].is_null());
+    assert_eq!(rows(&store, &[]), now);
+
+    killed_while_it_holds(&store, hash);
+    // The hold has lasted long enough.
+    let switches = store.tenant_dir().unwrap().join("control/deletion");
+    let newest = std::fs::read_dir(switches).unwrap();
+    let newest = newest.map(|entry| entry.unwrap().path()).max().unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(20 * 60);
+    File::options()
+        .append(true)
+        .open(newest)
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
+    let done = json(&store, &[&restore[..], &["--plan", hash]].concat());
+    assert!(done["done"].as_str().unwrap().contains("is snapshot noon"));
+    assert!(json(&store, &["deletion", "status"])["frozen"].is_null());
+    // What L0 still has is there again, absorbed or not.
+    assert_eq!(rows(&store, &[]), now);
+    let first = "SELECT count(*) AS n FROM samples WHERE value = 1";
+    assert_eq!(json(&store, &["sql", first])[0]["n"], 1);
+    let revoked = "SELECT count(*) AS n FROM ledger WHERE revoked";
+    assert_eq!(json(&store, &["sql", revoked])[0]["n"], 1);
+    assert_eq!(rows(&store, &["--as-of", "noon"]), then);
+    server.settle().unwrap();
+    assert_eq!(rows(&store, &[]), now);
+    assert_eq!(json(&store, &["verify"])["clean"], true);
+    server.stop().unwrap();
 }
 
 #[test]

@@ -12,7 +12,6 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use datafusion::error::DataFusionError;
@@ -28,12 +27,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config::QueryConfig;
-use crate::error::{Error, Result, from_datafusion, missing};
+use crate::error::{Error, Result, from_datafusion};
 use crate::guard::{self, Checked};
 use crate::losses::{Coverage, Losses};
 use crate::nearest::nearest;
-use crate::scan::Scope;
 use crate::scan::footer::Footers;
+use crate::scan::{Gone, Scope};
 use crate::session::{self, Names};
 use crate::stream::{Bounds, QueryStream, Turn, broke_off};
 use crate::tables::{self, Named};
@@ -289,7 +288,7 @@ impl Inner {
             footers: Arc::clone(&self.footers),
             target_partitions: self.config.target_partitions.max(1),
             sketch: self.config.sketch,
-            gone: Arc::new(AtomicBool::new(false)),
+            gone: Gone::default(),
             reads: is_covered.then(Mutex::default),
         })
     }
@@ -320,17 +319,18 @@ impl Inner {
             let coverage = losses.filter(|_| table.is_covered);
             let coverage = coverage.map(|losses| losses.cover(&scope.view, &scope.reads()));
             let answer = answer.map(|stream| stream.covered(coverage));
-            match answer {
-                Err(error) if scope.gone.load(Ordering::Relaxed) => {
-                    let version = scope.view.state.version;
-                    if table.as_of.is_none() && gone_from.replace(version) == Some(version) {
-                        let object = missing(&error);
-                        return Err(Error::Missing { object });
-                    }
-                    tracing::info!(attempt, %error, "a data file is gone: reading anew");
-                }
-                answer => return answer,
+            let (error, gone) = match (answer, scope.gone.first()) {
+                (Err(error), Some(gone)) => (error, gone.to_owned()),
+                (answer, _) => return answer,
+            };
+            let version = scope.view.state.version;
+            if table.as_of.is_none() && gone_from.replace(version) == Some(version) {
+                let root = table.log.store().path("");
+                let key = gone.strip_prefix(root.as_ref()).unwrap_or(&gone);
+                let object = key.trim_start_matches('/').to_owned();
+                return Err(Error::Missing { object });
             }
+            tracing::info!(attempt, %error, gone, "a data file is gone: reading anew");
         }
         Err(Error::Vanished { attempts: ATTEMPTS })
     }

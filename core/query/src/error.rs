@@ -115,7 +115,7 @@ pub enum Error {
         "{object} is missing: the newest version of the table needs it (`stele verify` says what else)"
     )]
     Missing {
-        /// The object, as the store knows it.
+        /// Its key.
         object: String,
     },
     /// A stored object is not what its log entry says.
@@ -224,17 +224,6 @@ pub(crate) fn is_not_found(error: &(dyn StdError + 'static)) -> bool {
         find_cause::<object_store::Error>(error),
         Some(object_store::Error::NotFound { .. })
     ) || find_cause::<stele_store::Error>(error).is_some_and(|e| e.kind() == ErrorKind::NotFound)
-}
-
-/// The object that was gone.
-pub(crate) fn missing(error: &(dyn StdError + 'static)) -> String {
-    if let Some(object_store::Error::NotFound { path, .. }) = find_cause(error) {
-        return path.clone();
-    }
-    match find_cause(error) {
-        Some(stele_compact::Error::Gone { key, .. }) => key.clone(),
-        _ => "a data file".to_owned(),
-    }
 }
 
 /// Sorts an error of DataFusion into ours.

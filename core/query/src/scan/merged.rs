@@ -26,6 +26,7 @@ use stele_store::TenantStore;
 use stele_table::View;
 use tokio::sync::mpsc::Sender;
 
+use super::Gone;
 use super::counted::counted;
 use super::filter::{Conditions, TextCondition};
 use super::reader::{BYTES, REQUESTS};
@@ -42,7 +43,7 @@ pub(crate) struct Merged {
     pub(crate) windows: WindowSet,
     pub(crate) conditions: Conditions,
     pub(crate) sketch: bool,
-    pub(crate) gone: Arc<AtomicBool>,
+    pub(crate) gone: Gone,
     /// Columns of the logical schema, in order of output.
     pub(crate) projection: Vec<usize>,
 }
@@ -143,8 +144,8 @@ impl Source {
             }
         };
         opened.map_err(|e| {
-            if e.is_gone() {
-                merged.gone.store(true, Ordering::Relaxed);
+            if let stele_compact::Error::Gone { key, .. } = &e {
+                merged.gone.note(key);
             }
             Error::Merge(e).into()
         })

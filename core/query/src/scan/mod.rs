@@ -20,8 +20,7 @@ pub(crate) mod reader;
 pub(crate) mod rows;
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -36,6 +35,20 @@ use stele_table::{FileEntry, View};
 
 use self::footer::Footers;
 
+/// The first object that was not there when it was read: the query starts over with a new view.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gone(Arc<OnceLock<String>>);
+
+impl Gone {
+    pub(crate) fn note(&self, key: &str) {
+        let _ = self.0.set(key.to_owned());
+    }
+
+    pub(crate) fn first(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
+
 /// What the scans of one query share.
 pub(crate) struct Scope {
     pub(crate) store: TenantStore,
@@ -43,8 +56,7 @@ pub(crate) struct Scope {
     pub(crate) footers: Arc<Footers>,
     pub(crate) target_partitions: usize,
     pub(crate) sketch: bool,
-    /// Set when a data file was gone: the query starts over with a new view.
-    pub(crate) gone: Arc<AtomicBool>,
+    pub(crate) gone: Gone,
     /// What the scans read, when somebody wants to know.
     pub(crate) reads: Option<Mutex<Vec<Read>>>,
 }

@@ -110,7 +110,7 @@ impl Scan<'_> {
             windows,
             conditions,
             sketch: scope.sketch,
-            gone: Arc::clone(&scope.gone),
+            gone: scope.gone.clone(),
             projection: self.projection.clone(),
         };
         Ok(Arc::new(MergedExec::new(merged, self.output_schema()?)))
@@ -130,16 +130,19 @@ impl Scan<'_> {
         let wanted: Vec<Arc<FileEntry>> = wanted.cloned().collect();
         let selecting = wanted.into_iter().map(|file| {
             let cost = &cost;
-            async move { self.select(file, conditions, cost).await }
+            async move {
+                let key = stele_store::keys::data_file(&file.path);
+                let selected = self.select(file, conditions, cost).await;
+                selected.inspect_err(|error| {
+                    if is_not_found(error) {
+                        self.scope.gone.note(&key);
+                    }
+                })
+            }
         });
         let selected = futures::stream::iter(selecting).buffered(FETCHES);
         let selected: Result<Vec<Selected>, Error> = selected.try_collect().await;
-        let selected = selected.map_err(|e| {
-            if is_not_found(&e) {
-                self.scope.gone.store(true, Ordering::Relaxed);
-            }
-            datafusion::error::DataFusionError::from(e)
-        })?;
+        let selected = selected.map_err(datafusion::error::DataFusionError::from)?;
         let selected: Vec<Selected> = selected
             .into_iter()
             .filter(|file| !file.groups.is_empty())
@@ -276,7 +279,7 @@ impl Scan<'_> {
                 FileGroup::new(files.collect())
             })
             .collect();
-        let readers = Readers::new(scope.store.tier().object_store(), Arc::clone(&scope.gone));
+        let readers = Readers::new(scope.store.tier().object_store(), scope.gone.clone());
         let source = ParquetSource::new(Arc::clone(stored))
             .with_parquet_file_reader_factory(Arc::new(readers));
         let metrics = source.metrics();

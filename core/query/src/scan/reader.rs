@@ -4,7 +4,6 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use datafusion::common::Result;
@@ -20,6 +19,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::Gone;
 use super::footer::{Footer, damaged};
 
 /// Ranges nearer than this are fetched in one request, as `object_store` does.
@@ -31,12 +31,11 @@ pub(crate) const BYTES: &str = "store_bytes";
 /// Makes readers over one tenant's store.
 pub(crate) struct Readers {
     store: Arc<dyn ObjectStore>,
-    /// Set when a file is not there: the query starts over with a new view.
-    gone: Arc<AtomicBool>,
+    gone: Gone,
 }
 
 impl Readers {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, gone: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, gone: Gone) -> Self {
         Self { store, gone }
     }
 }
@@ -67,7 +66,7 @@ impl ParquetFileReaderFactory for Readers {
             store: Arc::clone(&self.store),
             path: file.object_meta.location.clone(),
             footer,
-            gone: Arc::clone(&self.gone),
+            gone: self.gone.clone(),
             requests: MetricBuilder::new(metrics).counter(REQUESTS, partition),
             bytes: MetricBuilder::new(metrics).counter(BYTES, partition),
         }))
@@ -78,7 +77,7 @@ struct Reader {
     store: Arc<dyn ObjectStore>,
     path: Path,
     footer: Arc<Footer>,
-    gone: Arc<AtomicBool>,
+    gone: Gone,
     requests: Count,
     bytes: Count,
 }
@@ -116,7 +115,7 @@ impl AsyncFileReader for Reader {
             let answer = self.store.get_ranges(&self.path, &ranges).await;
             let parts = answer.map_err(|e| {
                 if matches!(e, object_store::Error::NotFound { .. }) {
-                    self.gone.store(true, Ordering::Relaxed);
+                    self.gone.note(self.path.as_ref());
                 }
                 ParquetError::External(Box::new(e))
             })?;

@@ -83,33 +83,26 @@ async fn a_flipped_bit_gives_the_same_rows_or_an_error() {
 /// Sweep deletes nothing that the newest version needs, so no new view would help.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_live_file_that_is_not_there_is_named() {
-    let mut named = Vec::new();
-    for stage in [Stage::L0, Stage::Absorbed, Stage::Sealed] {
+    for stage in [Stage::Absorbed, Stage::Sealed] {
         let fixture = Fixture::at(stage).await;
-        let folder = if stage == Stage::L0 {
-            "l0/"
-        } else {
-            "table/resolution="
-        };
-        let listed = fixture.store.list("").await.unwrap().into_iter();
-        let keys: Vec<String> = listed.map(|object| object.key).collect();
-        for key in keys.iter().filter(|key| key.starts_with(folder)) {
-            let path = fixture.store.path(key);
+        let listed = fixture.store.list("table").await.unwrap().into_iter();
+        let mut named = 0;
+        for object in listed.filter(|object| object.key.ends_with(".parquet")) {
+            let path = fixture.store.path(&object.key);
             let bytes = fixture.memory.bytes(&path).unwrap();
             fixture.memory.delete(&path).await.unwrap();
+            // Another process: no footer is remembered.
             let engine = QueryEngine::new(config(), Arc::new(fixture.clock.clone())).unwrap();
             let asked = fixture.with_engine(engine);
             let sql = "SELECT count(*), sum(value) FROM samples";
             if let Err(error) = asked.encoded(sql, Format::Csv).await {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
-                let name = key.rsplit('/').next().unwrap();
-                assert!(error.to_string().contains(name), "{error} names {key}");
-                named.push(stage);
+                let text = error.to_string();
+                assert!(text.contains(&object.key), "{text} names {}", object.key);
+                named += 1;
             }
-            fixture.memory.damage(&path, bytes);
+            fixture.memory.put(&path, bytes.into()).await.unwrap();
         }
-    }
-    for stage in [Stage::L0, Stage::Absorbed, Stage::Sealed] {
-        assert!(named.contains(&stage), "{stage:?}: {named:?}");
+        assert!(named > 0, "{stage:?}: no query needed any of the files");
     }
 }

@@ -6,7 +6,7 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use futures::StreamExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use stele_query::{Format, QueryConfig, router};
+use stele_query::{Error, Format, QueryConfig, error_response, router};
 use tower::ServiceExt;
 
 use crate::fixture::{Fixture, Made, Stage, config, us};
@@ -253,21 +253,30 @@ async fn errors_say_what_is_wrong_in_one_form() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_read_is_unavailable_and_tells_no_path() {
+async fn a_live_file_that_is_missing_is_named_by_its_key_alone() {
     let fixture = Fixture::at(Stage::Sealed).await;
-    let files = fixture
-        .store
-        .list("table/resolution=raw")
-        .await
-        .expect("lists");
+    let files = fixture.store.list("table/resolution=raw").await;
+    let files = files.expect("lists");
     for file in &files {
         fixture.store.delete(&file.key).await.expect("deletes");
     }
     let response = send(&fixture, post("SELECT * FROM samples")).await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let text = body(response).await;
+    let said = |file: &stele_store::ObjectInfo| format!("\"{} is missing", file.key);
+    assert!(
+        files.iter().any(|file| text.contains(&said(file))),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn what_may_be_tried_again_says_when() {
+    let response = error_response(&Error::Vanished { attempts: 4 });
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()[header::RETRY_AFTER], "2");
     let text = body(response).await;
-    assert!(!text.contains("parquet"), "{text}");
+    assert!(text.contains("4 times; try again"), "{text}");
 }
 
 /// 400,000 rows: far more than what is held back.
