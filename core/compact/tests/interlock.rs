@@ -5,6 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
+use common::tiers::{lists_markers, sweep_that_meets};
 use common::{ALL, DAY0, MINUTE, World, hour, rows, sample};
 use stele_compact::{Compactor, DeletionRefused, Error, Options};
 use stele_model::time::{DAY_US, HOUR_US, SECOND_US};
@@ -83,6 +84,7 @@ async fn frozen_deletes_nothing_at_all_and_resumed_everything() {
     freeze(&world, None).await;
     let report = world.compactor(2).sweep(&ALL).await.unwrap();
     assert!(report.objects_deleted > 0 && report.files_deleted > 0 && report.entries_deleted > 0);
+    assert!(report.ledger_deleted > 0 && report.heads_deleted > 0);
     assert_eq!((report.refused, report.markers_deleted), (None, 1));
 }
 
@@ -140,6 +142,36 @@ async fn a_plan_writes_nothing_and_is_what_the_sweep_deletes() {
     assert_eq!(planned + plan.markers.objects, gone.count() as u64);
     let empty = world.compactor(5).sweep_plan().await.unwrap();
     assert_ne!(empty.hash, plan.hash);
+}
+
+#[tokio::test]
+async fn what_a_pin_keeps_is_counted_by_kind() {
+    let world = with_garbage().await;
+    let kept = world.compactor(2).sweep_plan().await.unwrap().kept;
+    let at = AsOf::Pin("kept".parse().unwrap());
+    let pinned = world.log(DAY_US).as_of(&at).await.unwrap();
+    let files = &pinned.files;
+    assert_eq!((kept.pins, kept.files_pinned), (1, files.len() as u64));
+    let bytes: u64 = files.values().map(|file| file.stats.size_bytes).sum();
+    assert_eq!(kept.files_pinned_bytes, bytes);
+    assert!(
+        kept.entries_pinned > 0 && kept.ledger_pinned > 0,
+        "{kept:?}"
+    );
+}
+
+#[tokio::test]
+async fn markers_that_were_listed_more_than_a_minute_ago_are_left_to_the_next_run() {
+    let world = with_garbage().await;
+    let sweep_that_sleeps = async |us| {
+        let sleeps = async || world.clock.advance(us);
+        let swept = sweep_that_meets(&world, lists_markers, sleeps).await;
+        swept.unwrap()
+    };
+    let report = sweep_that_sleeps(MINUTE + 1).await;
+    assert_eq!((report.markers_deleted, report.stopped), (0, true));
+    let report = sweep_that_sleeps(MINUTE).await;
+    assert_eq!((report.markers_deleted, report.stopped), (1, false));
 }
 
 /// Ten sealed days, and a compactor that asks however small the table is.

@@ -3,13 +3,16 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::{ALL, DAY0, MINUTE, World, hour, sample};
-use stele_compact::{DeletionRefused, Error, Options, reader};
+use stele_compact::{Compactor, DeletionRefused, Error, Options, reader};
 use stele_format::batch;
 use stele_model::time::{DAY_US, HOUR_US, SECOND_US};
 use stele_model::{Clock, ErrorKind};
 use stele_table::{FileKind, set_deletion_frozen};
+use stele_testkit::{CountingStore, Request};
 
 /// The keys below a part of the tenant, without the part.
 fn keys(world: &World, part: &str) -> Vec<String> {
@@ -163,7 +166,12 @@ async fn the_history_of_a_file_begins_when_its_removal_landed() {
     assert!(!world.state().await.removed.is_empty());
     world.clock.advance(MINUTE);
     // By their own time, the sealed files were superseded a day ago; by the store's, just now.
-    compactor.sweep(&ALL).await.unwrap();
+    let report = compactor.sweep(&ALL).await.unwrap();
+    let waiting = before.state.files.len() as u64;
+    assert_eq!(
+        (report.files_waiting, report.files_unwitnessed),
+        (waiting, 0)
+    );
     for file in before.state.files.values() {
         let key = stele_store::keys::data_file(&file.path);
         assert!(world.store.get_opt(&key).await.unwrap().is_some(), "{key}");
@@ -262,4 +270,72 @@ async fn the_same_rows_sent_again_in_other_batches_survive_the_sweep_of_their_fi
     assert!(open.path.ends_with("-1.parquet"), "{}", open.path);
     compactor.sweep(&ALL).await.unwrap();
     world.check("after the sweep").await;
+}
+
+/// A table of which all that is old was swept, and the compactor that did it, whose requests are
+/// counted.
+async fn swept() -> (World, Compactor, CountingStore) {
+    let mut world = World::new();
+    let requests = CountingStore::new(Arc::new(world.memory.clone()));
+    let compactor = world.compactor_over(Arc::new(requests.clone()), 1);
+    for n in 0..50 {
+        world
+            .accept(sample("cpu", DAY0 + 9 * HOUR_US + n, 1.0))
+            .await;
+        compactor.absorb(&ALL).await.unwrap();
+    }
+    world.clock.advance(DAY_US + HOUR_US);
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert!(
+        report.entries_deleted > 0 && report.ledger_deleted > 0,
+        "{report:?}"
+    );
+    (world, compactor, requests)
+}
+
+#[tokio::test]
+async fn a_sweep_that_finds_nothing_old_loads_no_old_version() {
+    let (_world, compactor, requests) = swept().await;
+    assert!(!requests.take().is_empty());
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert_eq!((report.entries_deleted, report.ledger_deleted), (0, 0));
+    let shapes: Vec<String> = requests.take().iter().map(Request::shape).collect();
+    let is_old = |shape: &&String| shape.starts_with("GET") && shape.contains("checkpoint");
+    assert_eq!(shapes.iter().find(is_old), None, "{shapes:?}");
+}
+
+/// What a writer left that slept through a sweep, and nothing else to delete.
+async fn ghost(world: &World) -> String {
+    let ghost = stele_store::keys::log_entry(3);
+    let put = world.store.put_new(&ghost, Bytes::from_static(b"{}")).await;
+    put.unwrap();
+    world.clock.advance(DAY_US + HOUR_US);
+    ghost
+}
+
+#[tokio::test]
+async fn an_entry_below_the_history_goes_though_nothing_else_does() {
+    let (world, compactor, _) = swept().await;
+    let ghost = ghost(&world).await;
+    let report = compactor.sweep(&ALL).await.unwrap();
+    assert_eq!(report.entries_deleted, 1, "{report:?}");
+    assert!(world.store.get_opt(&ghost).await.unwrap().is_none());
+    world.check("after the sweep").await;
+}
+
+#[tokio::test]
+async fn an_old_version_that_cannot_be_loaded_stops_every_deletion() {
+    let (world, compactor, _) = swept().await;
+    let ghost = ghost(&world).await;
+    let log = world.store.path(stele_store::keys::LOG).to_string();
+    for key in world.memory.keys(&log) {
+        if key.as_ref().ends_with(".checkpoint.parquet") {
+            world.memory.damage(&key, Bytes::from_static(b"{}"));
+        }
+    }
+    let error = compactor.sweep(&ALL).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(world.store.get_opt(&ghost).await.unwrap().is_some());
+    let frozen = stele_table::deletion_frozen(&world.store).await.unwrap();
+    assert!(frozen.is_some());
 }

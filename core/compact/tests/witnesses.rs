@@ -3,122 +3,21 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use common::{ALL, DAY0, MINUTE, World, hour, sample};
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use stele_compact::{
-    Compactor, DeletionRefused, Options, Standing, SweepReport, Witness, WitnessError, Witnesses,
+use common::tiers::{
+    Told, copy, has, pin, relative, replicate, sweep, sweep_mirror, told, with, with_garbage,
 };
+use common::{ALL, DAY0, World, hour, sample};
+use stele_compact::{DeletionRefused, SweepReport};
 use stele_model::time::{DAY_US, HOUR_US};
 use stele_model::{Clock, Digest};
 use stele_store::keys;
 use stele_table::{
-    Commit, CommitKind, FileEntry, OperationId, Outcome, Pin, Restored, Why, deletion_frozen,
+    Commit, CommitKind, FileEntry, OperationId, Outcome, Restored, deletion_frozen,
     set_deletion_frozen,
 };
 use stele_testkit::{Fault, FaultWorld, KeyClass, Operation, Plan};
-
-/// A configuration that a test can change; `None` cannot be read.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<Option<Standing>>>);
-
-impl Witnesses for Told {
-    fn standing(&self) -> BoxFuture<'_, Result<Standing, WitnessError>> {
-        let standing = self.0.lock().unwrap().clone();
-        async move { standing.ok_or_else(|| "no configuration".into()) }.boxed()
-    }
-}
-
-fn told(may_commit: bool, others: &[(&str, &World)]) -> Told {
-    let others = others.iter().map(|(tier, world)| Witness {
-        tier: (*tier).to_owned(),
-        log: Arc::new(world.log(DAY_US)),
-    });
-    let standing = Standing {
-        may_commit,
-        others: others.collect(),
-    };
-    Told(Arc::new(Mutex::new(Some(standing))))
-}
-
-fn with(world: &World, witnesses: Told) -> Compactor {
-    let ids = 900 + world.memory.mutations(0).len() as u64;
-    let compactor = world.compactor_with(ids, Options::default());
-    compactor.with_witnesses(Arc::new(witnesses))
-}
-
-/// The sweep of a primary with one mirror.
-async fn sweep(primary: &World, mirror: &World) -> SweepReport {
-    let compactor = with(primary, told(true, &[("mirror", mirror)]));
-    compactor.sweep(&ALL).await.unwrap()
-}
-
-/// The sweep of that mirror.
-async fn sweep_mirror(primary: &World, mirror: &World) -> SweepReport {
-    let compactor = with(mirror, told(false, &[("primary", primary)]));
-    compactor.sweep(&ALL).await.unwrap()
-}
-
-fn relative(world: &World, part: &str) -> Vec<String> {
-    let base = world.store.path("").to_string();
-    let keys = world.memory.keys(world.store.path(part).as_ref());
-    let keys = keys
-        .iter()
-        .map(|key| key.as_ref()[base.len()..].trim_start_matches('/'));
-    keys.map(str::to_owned).collect()
-}
-
-fn has(world: &World, key: &str) -> bool {
-    world.memory.bytes(&world.store.path(key)).is_some()
-}
-
-async fn copy(from: &World, to: &World, key: &str) {
-    let bytes = from.memory.bytes(&from.store.path(key)).unwrap();
-    to.store.put_new(key, bytes).await.unwrap();
-}
-
-/// Copies what replication copies, up to and with entry `version`.
-async fn replicate(from: &World, to: &World, version: u64) {
-    let is_data = |key: &&String| key.starts_with("table/resolution=");
-    let table = relative(from, "table");
-    for key in table.iter().filter(is_data) {
-        copy(from, to, key).await;
-    }
-    for key in relative(from, keys::LEDGER) {
-        copy(from, to, &key).await;
-    }
-    for key in relative(from, keys::LOG) {
-        let entry = keys::log_entry_version(&key).is_some_and(|v| v <= version);
-        if entry || keys::checkpoint_version(&key).is_some_and(|v| v <= version) {
-            copy(from, to, &key).await;
-        }
-    }
-}
-
-/// A primary whose table has garbage of every kind, all of it past the history.
-async fn with_garbage() -> World {
-    let mut world = World::new();
-    let compactor = world.compactor(1);
-    for n in 0..50 {
-        world
-            .accept(sample("cpu", DAY0 + 9 * HOUR_US + n, 1.0))
-            .await;
-        compactor.absorb(&ALL).await.unwrap();
-        world.clock.advance(MINUTE);
-    }
-    compactor.settle(&ALL, &|_| ()).await.unwrap();
-    world.clock.advance(DAY_US + HOUR_US);
-    // Commits within the history, after the old ones.
-    for n in 0..2 {
-        world
-            .accept(sample("cpu", DAY0 + 8 * HOUR_US + n, 1.0))
-            .await;
-        compactor.absorb(&ALL).await.unwrap();
-    }
-    world
-}
 
 fn nothing_of_the_table(report: &SweepReport) -> bool {
     let report = report.clone();
@@ -348,20 +247,6 @@ async fn logs_that_diverged_freeze_deletion_on_both_tiers() {
         .unwrap();
     let report = primary.compactor(11).sweep(&ALL).await.unwrap();
     assert_eq!((report.refused, report.objects_deleted), (None, 2));
-}
-
-/// Puts a pin of the newest version of `of` into `into`.
-async fn pin(of: &World, into: &World, name: &str) {
-    let state = of.state().await;
-    let pin = Pin::new(
-        name.parse().unwrap(),
-        &state,
-        of.clock.now_us(),
-        Why::Manual,
-        "",
-    );
-    let bytes = pin.unwrap().encode().unwrap();
-    into.store.put_new(&keys::pin(name), bytes).await.unwrap();
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ mod gather;
 mod others;
 mod pins;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 

@@ -317,3 +317,6 @@ impl Compactor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 //! be there.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod tiers;
+
 use std::sync::Arc;
 
 use object_store::ObjectStore;
