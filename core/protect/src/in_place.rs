@@ -20,21 +20,17 @@ use stele_format::content_digest;
 use stele_model::{Clock, Day, Digest, ErrorKind, Ids, L0Name, WindowSet};
 use stele_store::keys;
 use stele_table::{
-    Commit, CommitKind, Content, FileEntry, Frozen, LedgerRow, OperationId, Outcome, PinName,
-    PinState, Pins, Restored, TableLog, TableState, change_losses, deletion_frozen,
-    lift_deletion_freeze, set_deletion_frozen,
+    Commit, CommitKind, Content, FileEntry, LedgerRow, OperationId, Outcome, PinName, PinState,
+    Pins, Restored, TableLog, TableState, change_losses, deletion_frozen, set_deletion_frozen,
 };
 
+use crate::hold::{check_held, hold_of, lift};
 use crate::losses::{is_of_restores, lost_batches};
 
 /// Files read at once; each is held in memory whole.
 const READS: usize = 4;
 /// How often the commit is made again because the table moved.
 const ATTEMPTS: u32 = 16;
-/// What the reason of a hold begins with; the name of the snapshot follows.
-const HOLD: &str = "restore in place of snapshot ";
-/// What comes before that while the restore is given up.
-const ENDING: &str = "end of the ";
 
 /// Why a snapshot could not be restored in place.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +99,7 @@ impl InPlaceError {
     }
 }
 
-type Result<T, E = InPlaceError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = InPlaceError> = std::result::Result<T, E>;
 
 /// A batch that was absorbed after the snapshot and is nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,7 +180,7 @@ pub async fn in_place_plan(log: &TableLog, name: &PinName) -> Result<InPlacePlan
 /// [`InPlaceError::OtherPlan`] when something was lost since: the hold stays, so that the next
 /// plan is the last; [`InPlaceError::Frozen`], [`InPlaceError::Differs`],
 /// [`InPlaceError::Contended`]; else as [`in_place_plan`]. What is held stays so until it is
-/// restored or [`abandon_in_place`] is called.
+/// restored or [`abandon_in_place`](crate::abandon_in_place) is called.
 pub async fn restore_in_place(
     log: &TableLog,
     name: &PinName,
@@ -270,73 +266,6 @@ async fn finish(
     lift(log, name, clock).await?;
     recorded?;
     Ok(InPlace::Restored { version })
-}
-
-async fn check_held(log: &TableLog, reason: &str, since_us: i64) -> Result<()> {
-    match deletion_frozen(log.store()).await? {
-        Some(frozen) if frozen.reason == reason && frozen.stored_us == since_us => Ok(()),
-        Some(Frozen { reason, .. }) => Err(InPlaceError::Frozen { reason }),
-        None => Err(InPlaceError::Lifted),
-    }
-}
-
-/// Gives a restore up and lets deletion go on, if it is held for this one.
-///
-/// Somebody else may go on with it just now, and commit after this has ended: before deletion goes on,
-/// the hold gets another reason, which no restore commits under, and the slot that such a commit was
-/// planned for is taken.
-///
-/// # Errors
-/// The table's and the store's. Deletion may still be held then: call it again.
-pub async fn abandon_in_place(
-    log: &TableLog,
-    name: &PinName,
-    clock: &dyn Clock,
-    ids: &dyn Ids,
-) -> Result<()> {
-    let (store, ending) = (log.store(), ending_of(name));
-    match deletion_frozen(store).await? {
-        Some(frozen) if frozen.reason == ending => {}
-        Some(frozen) if frozen.reason == hold_of(name) => {
-            set_deletion_frozen(store, Some(&ending), clock.now_us()).await?;
-        }
-        _ => return Ok(()),
-    }
-    if let Some(newest) = log.load().await? {
-        let operation = OperationId(ids.operation_id());
-        let nothing = Commit::new(operation, CommitKind::Sweep, clock.now_us());
-        // Whoever else took the slot has taken it from the restore, too.
-        match log.commit(&newest, nothing).await {
-            Ok(_) | Err(stele_table::Error::Fenced(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(lift_deletion_freeze(store, &ending, clock.now_us()).await?)
-}
-
-/// Lets deletion go on after a restore, which somebody may have begun to give up meanwhile.
-async fn lift(log: &TableLog, name: &PinName, clock: &dyn Clock) -> Result<()> {
-    for reason in [hold_of(name), ending_of(name)] {
-        lift_deletion_freeze(log.store(), &reason, clock.now_us()).await?;
-    }
-    Ok(())
-}
-
-/// The snapshot for whose restore in place deletion is frozen, if that is the `reason`.
-#[must_use]
-pub fn held_for_restore(reason: &str) -> Option<&str> {
-    let reason = reason.strip_prefix(ENDING).unwrap_or(reason);
-    reason.strip_prefix(HOLD)
-}
-
-/// The reason of the freeze that a restore holds.
-fn hold_of(name: &PinName) -> String {
-    format!("{HOLD}{name}")
-}
-
-/// The reason of the freeze while a restore is given up.
-fn ending_of(name: &PinName) -> String {
-    format!("{ENDING}{}", hold_of(name))
 }
 
 /// The version that restored this very plan.

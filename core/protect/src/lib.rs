@@ -11,6 +11,7 @@ mod data;
 mod drilled;
 mod equal;
 mod history;
+mod hold;
 mod holdings;
 mod in_place;
 mod ladder;
@@ -29,10 +30,8 @@ mod verify;
 
 pub use drilled::{Drilled, PROVEN_US, last_drills, record_drill};
 pub use equal::{Comparison, Depth, Difference, Relation, Side, Wrong, compare};
-pub use in_place::{
-    InPlace, InPlaceError, InPlacePlan, Lost, abandon_in_place, held_for_restore, in_place_plan,
-    restore_in_place,
-};
+pub use hold::{abandon_in_place, held_for_restore};
+pub use in_place::{InPlace, InPlaceError, InPlacePlan, Lost, in_place_plan, restore_in_place};
 pub use ladder::{Existing, Ladder, LadderPlan, follow_ladder, ladder_plan, name_of};
 pub use losses::record_losses;
 pub use migrate::{

@@ -83,12 +83,34 @@ pub async fn set_deletion_frozen(
 /// # Errors
 /// As [`set_deletion_frozen`].
 pub async fn lift_deletion_freeze(store: &TenantStore, reason: &str, now_us: i64) -> Result<()> {
-    let reason = shortened(reason);
     let switch = Switch {
         frozen: false,
         reason: String::new(),
         since_us: now_us,
     };
+    change_if(store, reason, switch).await
+}
+
+/// Freezes deletion for the reason `with` if it is frozen for `reason` and for nothing that came after.
+///
+/// # Errors
+/// As [`set_deletion_frozen`].
+pub async fn replace_deletion_freeze(
+    store: &TenantStore,
+    reason: &str,
+    with: &str,
+    now_us: i64,
+) -> Result<()> {
+    let switch = Switch {
+        frozen: true,
+        reason: shortened(with),
+        since_us: now_us,
+    };
+    change_if(store, reason, switch).await
+}
+
+async fn change_if(store: &TenantStore, reason: &str, switch: Switch) -> Result<()> {
+    let reason = shortened(reason);
     CHAIN
         .append(store, |last: Option<&Link<Switch>>| {
             let is_ours = |last: &&Link<Switch>| last.value.frozen && last.value.reason == reason;

@@ -61,7 +61,9 @@ pub use error::{Damage, Error, Refusal, Result};
 pub use expired::Expired;
 pub use fence::{Fence, Fenced, Owner};
 pub use file::{FileEntry, FileKind};
-pub use freeze::{Frozen, deletion_frozen, lift_deletion_freeze, set_deletion_frozen};
+pub use freeze::{
+    Frozen, deletion_frozen, lift_deletion_freeze, replace_deletion_freeze, set_deletion_frozen,
+};
 pub use index::{LogIndex, Verdict};
 pub use ledger::{Conflicts, Ledger, LedgerRow};
 pub use log::{Options, TableLog};
