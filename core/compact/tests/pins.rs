@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::tiers::{
     copy, has, lists_markers, pin, replicate, sweep, sweep_mirror, sweep_that_meets, told, with,
@@ -15,6 +17,7 @@ use stele_model::time::{DAY_US, HOUR_US, SECOND_US};
 use stele_model::{Clock, Digest, ErrorKind};
 use stele_store::keys;
 use stele_table::{Mark, Pin, TableState, Why};
+use stele_testkit::{Fault, FaultWorld, KeyClass, Operation, Plan};
 
 /// Marks a pin as dropped now.
 async fn drop_pin(world: &World, name: &str) {
@@ -218,6 +221,69 @@ async fn a_pin_that_the_log_of_the_other_tier_does_not_reach_is_an_error_here() 
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
+#[tokio::test]
+async fn a_pin_of_another_tier_that_loads_here_alone_is_kept_by_this_log() {
+    let (gone, whole, pinned) = with_a_gap().await;
+    let told = told(true, &[("gone", &gone)]);
+    let plan = with(&whole, told).sweep_plan().await.unwrap();
+    assert_eq!((&plan.refused, plan.kept.pins), (&None, 1));
+    assert!(!pinned.files.is_empty());
+}
+
+#[tokio::test]
+async fn a_pin_of_another_tier_that_cannot_be_loaded_now_stops_the_sweep() {
+    let (gone, whole, _) = with_a_gap().await;
+    // It would load there.
+    copy(&whole, &gone, &keys::log_entry(25)).await;
+    let (get, class) = (Operation::Get, KeyClass::Checkpoint);
+    // The third: the newest version is loaded by a hint and a checkpoint.
+    let plan = Plan::none().with("sweep", get, class, 2, Fault::ErrorBefore);
+    let faults = FaultWorld::immediate(Arc::new(whole.memory.clone()), plan);
+    let compactor = whole.compactor_over(faults.actor("sweep"), 50);
+    let told = told(true, &[("gone", &gone)]);
+    let compactor = compactor.with_witnesses(Arc::new(told));
+    let plan = compactor.sweep_plan().await.unwrap();
+    assert_eq!(faults.fired().len(), 1);
+    assert!(
+        matches!(plan.refused, Some(DeletionRefused::Unreadable { .. })),
+        "{plan:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_pin_of_the_newest_version_of_a_mirror_protects_there() {
+    let primary = with_garbage().await;
+    let mirror = primary.beside();
+    replicate(&primary, &mirror, primary.state().await.version).await;
+    pin(&mirror, &mirror, "noon").await;
+    let report = sweep_mirror(&primary, &mirror).await;
+    assert_eq!((report.refused, report.pins), (None, 1));
+}
+
+#[tokio::test]
+async fn a_pin_that_does_not_load_and_was_replaced_meanwhile_is_not_this_runs() {
+    let (primary, _, _) = with_a_gap().await;
+    let meets = async || {
+        let path = primary.store.path(&keys::pin("noon"));
+        primary.memory.damage(&path, Bytes::from_static(b"another"));
+    };
+    let swept = sweep_that_meets(&primary, lists_markers, meets).await;
+    assert_eq!(swept.unwrap().pins, 0);
+}
+
+#[tokio::test]
+async fn a_damaged_pin_that_was_dropped_stops_every_deletion_for_its_grace() {
+    let world = with_garbage().await;
+    let put = world.store.put_new("pins/noon.json", "{}".into());
+    put.await.unwrap();
+    drop_pin(&world, "noon").await;
+    let report = swept_alone(&world).await;
+    let name = "noon".to_owned();
+    assert_eq!(report.refused, Some(DeletionRefused::DamagedPin { name }));
+    world.clock.advance(DAY_US + DAY_US / 4);
+    assert_eq!(swept_alone(&world).await.pins_deleted, 1);
+}
+
 /// A tenant with a dropped pin whose time is over.
 async fn with_an_old_drop() -> World {
     let world = with_garbage().await;
@@ -251,8 +317,16 @@ async fn a_dropped_pin_that_is_not_as_it_was_is_left_and_ends_the_run() {
     // Another pin of its name, and that one dropped.
     let world = with_an_old_drop().await;
     let meets = async || {
-        let path = world.store.path(&keys::pin("noon"));
-        world.memory.damage(&path, Bytes::from_static(b"{}"));
+        let other = Bytes::from_static(b"another pin");
+        let mark = Mark {
+            pin: content_digest(&other),
+            marked_us: 0,
+            withdrawn: false,
+        };
+        let path = |key: String| world.store.path(&key);
+        world.memory.damage(&path(keys::pin("noon")), other);
+        let mark = mark.encode().unwrap();
+        world.memory.damage(&path(keys::pin_mark("noon")), mark);
     };
     let report = sweep_that_meets(&world, lists_markers, meets)
         .await

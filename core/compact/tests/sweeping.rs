@@ -272,6 +272,24 @@ async fn the_same_rows_sent_again_in_other_batches_survive_the_sweep_of_their_fi
     world.check("after the sweep").await;
 }
 
+#[tokio::test]
+async fn a_marker_goes_when_no_ingestor_accepts_its_key_and_nothing_else_there_does() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    world.accept(hour("cpu", 9)).await;
+    compactor.absorb(&ALL).await.unwrap();
+    let marker = stele_store::keys::marker(&stele_model::Digest([7; 16]));
+    let foreign = "idem/notes.txt";
+    for key in [marker.as_str(), foreign] {
+        world.store.put_new(key, "{}".into()).await.unwrap();
+    }
+    world.clock.advance(2 * DAY_US - SECOND_US);
+    assert_eq!(compactor.sweep(&ALL).await.unwrap().markers_deleted, 0);
+    world.clock.advance(SECOND_US);
+    assert_eq!(compactor.sweep(&ALL).await.unwrap().markers_deleted, 1);
+    assert_eq!(keys(&world, "idem"), ["notes.txt"]);
+}
+
 /// A table of which all that is old was swept, and the compactor that did it, whose requests are
 /// counted.
 async fn swept() -> (World, Compactor, CountingStore) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::*;
 use stele_model::ErrorKind;
-use stele_store::keys;
+use stele_store::{Role, TierSet, keys};
 use stele_table::{CommitKind, Error, Fence, Fenced, Outcome, Owner, TableLog, TableState};
 
 fn owner(tier: &str, since_epoch: u64) -> Owner {
@@ -319,4 +319,24 @@ async fn a_fence_of_no_promotion_is_refused_and_leaves_nothing() {
         other => panic!("{other}"),
     }
     assert_eq!(all_ways(&store).await, state);
+}
+
+#[tokio::test]
+async fn a_set_is_owned_by_its_primary_since_it_became_that_and_by_nobody_else() {
+    let id = |tier: &str| tier.parse().unwrap();
+    let first = TierSet::first(id("a"), "a");
+    assert_eq!(Owner::of(&first), Some(owner("a", 0)));
+    let added = first.adding(id("b"), "b", Role::Mirror).unwrap();
+    let joined = added.joined(&id("b")).unwrap();
+    assert_eq!(Owner::of(&joined), Some(owner("a", 0)));
+    let promoted = joined.promoting(&id("b"), false).unwrap();
+    assert_eq!(Owner::of(&promoted), Some(owner("b", promoted.epoch)));
+    // Nobody commits, before a fence or after.
+    let store = Watched::new();
+    let state = table(&log_of(&store, "a", 0), 2).await;
+    let nobody = store.log().with_owner(Owner::nobody(id("a")));
+    fenced(nobody.commit(&state, simple(9)).await);
+    let (log, at_4, id) = (store.log(), fence("a", 4), operation(90));
+    let state = log.fence(&at_4, &id, T0).await.unwrap();
+    fenced(nobody.commit(&state, simple(9)).await);
 }
