@@ -107,6 +107,37 @@ async fn superseded_files_go_after_the_history_and_live_ones_stay() {
 }
 
 #[tokio::test]
+async fn who_stood_still_for_longer_than_the_history_learns_that_its_version_has_expired() {
+    let mut world = World::new();
+    let compactor = world.compactor(1);
+    let mut old = None;
+    for n in 0..30 {
+        world
+            .accept(sample("cpu", DAY0 + 9 * HOUR_US + n, 1.0))
+            .await;
+        compactor.absorb(&ALL).await.unwrap();
+        if n == 0 {
+            old = Some(world.state().await);
+        }
+    }
+    let (old, newest) = (old.unwrap(), world.state().await);
+    world.clock.advance(DAY_US + SECOND_US);
+    compactor.sweep(&ALL).await.unwrap();
+    let log = world.log(DAY_US);
+    assert_eq!(log.ledger_rows(&newest).await.unwrap().len(), 30);
+    let error = log.ledger_rows(&old).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert!(error.to_string().contains("has expired"), "{error}");
+    // What the newest version names has not expired: it is missing.
+    for key in keys(&world, "ledger") {
+        let key = world.store.path(&format!("ledger/{key}"));
+        world.memory.lose(&key);
+    }
+    let error = world.log(DAY_US).ledger_rows(&newest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_as_a_pin_stops_every_deletion() {
     let mut world = World::new();
     let compactor = world.compactor(1);

@@ -120,18 +120,28 @@ impl TableLog {
 
     async fn as_of_version(&self, index: &LogIndex, version: u64) -> Result<Arc<TableState>> {
         let newest = index.newest().ok_or(Error::NoTable)?;
-        let now_us = self.now_us();
         if version > newest {
             return Err(Error::FutureVersion { version, newest });
         }
-        if !index.is_kept(version, now_us) && !self.is_pinned(version).await? {
-            let oldest = index.oldest_kept(now_us).unwrap_or(newest);
-            return Err(Error::Swept { version, oldest });
-        }
+        self.check_kept(index, version).await?;
         match self.head(version).await {
             Ok(Some(state)) => Ok(Arc::new(state)),
             _ => Ok(self.reach(index, version).await?.state),
         }
+    }
+
+    /// That sweep keeps what `version` names: it is of the history, or pinned.
+    ///
+    /// # Errors
+    /// [`Error::Swept`] when not; else the store's.
+    pub(crate) async fn check_kept(&self, index: &LogIndex, version: u64) -> Result<()> {
+        let now_us = self.now_us();
+        if index.is_kept(version, now_us) || self.is_pinned(version).await? {
+            return Ok(());
+        }
+        let oldest = index.oldest_kept(now_us).or(index.newest());
+        let oldest = oldest.unwrap_or(version);
+        Err(Error::Swept { version, oldest })
     }
 
     async fn is_pinned(&self, version: u64) -> Result<bool> {

@@ -322,14 +322,14 @@ impl TableLog {
             by_day.entry(*day).or_default().push(*digest);
         }
         let recent = state.ledger.recent.iter().map(|recent| &recent.object);
-        for file in self.ledger_files(recent).await? {
+        for file in self.ledger_files(state, recent).await? {
             let asked = batches.iter().map(|(digest, _)| *digest);
             look_up(&file, asked, &state.revoked, &mut found);
         }
         for (day, digests) in by_day {
             let segments = state.ledger.days.get(&day.period());
             let segments = segments.into_iter().flatten().map(|s| &s.object);
-            for file in self.ledger_files(segments).await? {
+            for file in self.ledger_files(state, segments).await? {
                 look_up(&file, digests.iter().copied(), &state.revoked, &mut found);
             }
         }
@@ -348,7 +348,7 @@ impl TableLog {
         day: Day,
     ) -> Result<Option<(LedgerRow, String)>> {
         let objects = ledger_of_day(state, day);
-        let files = self.ledger_files(objects.iter().copied()).await?;
+        let files = self.ledger_files(state, objects.iter().copied()).await?;
         let mut pairs = files.iter().zip(objects);
         let found = |(file, object): (&Arc<LedgerFile>, &LedgerObject)| {
             Some((file.row(batch, &state.revoked)?, object.key.clone()))
@@ -371,7 +371,7 @@ impl TableLog {
             return Ok(None);
         }
         let objects = ledger_of_day(state, day);
-        let files = self.ledger_files(objects.into_iter()).await?;
+        let files = self.ledger_files(state, objects.into_iter()).await?;
         let mut files = files.iter();
         Ok(files.find_map(|file| file.revoked_row(batch, &state.revoked)))
     }
@@ -383,7 +383,7 @@ impl TableLog {
     pub async fn ledger(&self, state: &TableState) -> Result<Ledger> {
         let segments = state.ledger.days.values().flatten().map(|s| &s.object);
         let recent = state.ledger.recent.iter().map(|recent| &recent.object);
-        let files = self.ledger_files(segments.chain(recent)).await?;
+        let files = self.ledger_files(state, segments.chain(recent)).await?;
         let mut rows: Vec<_> = files
             .iter()
             .flat_map(|file| file.rows(&state.revoked))
@@ -405,16 +405,23 @@ impl TableLog {
         Ok(self.ledger(state).await?.rows)
     }
 
-    /// Several ledger files, in the order given.
+    /// Several ledger files that `state` names, in the order given.
     pub(crate) async fn ledger_files<'a>(
         &self,
+        state: &TableState,
         objects: impl Iterator<Item = &'a LedgerObject>,
     ) -> Result<Vec<Arc<LedgerFile>>> {
         let reads: Vec<_> = objects.map(|object| self.ledger_file(object)).collect();
-        stream::iter(reads)
-            .buffered(LEDGER_READS)
-            .try_collect()
-            .await
+        let files = stream::iter(reads).buffered(LEDGER_READS).try_collect();
+        match files.await {
+            // A process can stand still for longer than the history: sweep has passed then.
+            Err(Error::Corrupt { key, damage }) if matches!(damage, Damage::Missing) => {
+                let index = self.index().await?;
+                self.check_kept(&index, state.version).await?;
+                Err(Error::corrupt(key, damage))
+            }
+            files => files,
+        }
     }
 }
 

@@ -350,7 +350,7 @@ impl TableLog {
     /// Moves the recent operations into the segments of their days.
     async fn merge_days(&self, state: &TableState, retired_us: i64) -> Result<LedgerState> {
         let recent = state.ledger.recent.iter().map(|recent| &recent.object);
-        let files = self.ledger_files(recent.clone()).await?;
+        let files = self.ledger_files(state, recent.clone()).await?;
         let mut ledger = LedgerState {
             recent: Vec::new(),
             manifest: None,

@@ -84,11 +84,11 @@ impl Restores {
             }
             Restored::Holding => "deletion is held".to_owned(),
             Restored::InPlace { version } => {
-                self.going = None;
+                self.ended(name);
                 format!("version {version} is the snapshot")
             }
             Restored::Abandoned => {
-                self.going = None;
+                self.ended(name);
                 "deletion goes on".to_owned()
             }
             Restored::Copied { version, content } => {
@@ -98,6 +98,11 @@ impl Restores {
                 format!("version {version} is copied")
             }
         }
+    }
+
+    /// The restore of the snapshot `name` is done or given up; one of another may go on.
+    fn ended(&mut self, name: &str) {
+        self.going.take_if(|(going, _)| going == name);
     }
 
     /// I10: every copy that was reported done is the pinned version, and all of it is readable.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stele_ingest::{Ingestor, Options, Receipt};
 use stele_model::time::SECOND_US;
@@ -12,18 +12,21 @@ use stele_testkit::{Fault, FaultWorld, KeyClass, ManualClock, MemoryStore, Opera
 
 use crate::world::{DAY0, World, sample};
 
-/// A clock that jumps by a minute after it was read a number of times.
+/// A clock that jumps by a minute when a store has so many objects in L0.
 #[derive(Clone)]
 struct Jumps {
     clock: ManualClock,
-    reads_left: Arc<AtomicI64>,
+    store: Arc<MemoryStore>,
+    objects: Arc<AtomicUsize>,
 }
 
 impl Clock for Jumps {
     fn now_us(&self) -> i64 {
-        match self.reads_left.fetch_sub(1, Ordering::SeqCst) {
-            ..=0 => self.clock.now_us() + 61 * SECOND_US,
-            _ => self.clock.now_us(),
+        let keys = self.store.keys("");
+        let l0 = keys.iter().filter(|key| key.as_ref().contains("/l0/"));
+        match l0.count() >= self.objects.load(Ordering::SeqCst) {
+            true => self.clock.now_us() + 61 * SECOND_US,
+            false => self.clock.now_us(),
         }
     }
 }
@@ -31,31 +34,35 @@ impl Clock for Jumps {
 /// Two tiers, of which the first is in use.
 struct Pair {
     stores: BTreeMap<String, (Tier, Cut)>,
-    reads_left: Arc<AtomicI64>,
+    /// With so many objects on the first, a lease has ended.
+    objects: Arc<AtomicUsize>,
     ingestor: Ingestor,
 }
 
 impl Pair {
     async fn new() -> Self {
         let clock = ManualClock::new(DAY0);
-        let store = |name: &str| {
-            let memory = Arc::new(MemoryStore::new(clock.clone()));
-            let cut = Cut::over(&Tier::from_store(memory, "", name));
+        let memory = ["a", "b"].map(|_| Arc::new(MemoryStore::new(clock.clone())));
+        let store = |(name, memory): (&str, &Arc<MemoryStore>)| {
+            let cut = Cut::over(&Tier::from_store(memory.clone(), "", name));
             (name.to_owned(), cut)
         };
-        let stores: BTreeMap<String, (Tier, Cut)> = ["a", "b"].map(store).into();
+        let stores: BTreeMap<String, (Tier, Cut)> =
+            ["a", "b"].into_iter().zip(&memory).map(store).collect();
         let of_opener = stores.clone();
         let opener: Opener = Arc::new(move |url| Ok(of_opener[url].0.clone()));
-        let reads_left = Arc::new(AtomicI64::new(i64::MAX));
+        let objects = Arc::new(AtomicUsize::new(usize::MAX));
+        let [store, _] = memory;
         let clock = Jumps {
             clock,
-            reads_left: Arc::clone(&reads_left),
+            store,
+            objects: Arc::clone(&objects),
         };
         let tiers = Tiers::new(vec![stores["a"].0.clone()], opener, Arc::new(clock));
         let pair = Self {
             ingestor: Ingestor::over(tiers, TenantId::default(), Options::default()),
             stores,
-            reads_left,
+            objects,
         };
         pair.publish(&first()).await;
         pair
@@ -110,7 +117,7 @@ pub async fn the_set_changes() {
     let pair = Pair::new().await;
     pair.send(1).await.unwrap();
     pair.publish(&both()).await;
-    pair.reads_left.store(2, Ordering::SeqCst);
+    pair.objects.store(2, Ordering::SeqCst);
     let receipt = pair.send(2).await.unwrap();
     pair.must_be_on_b(&receipt).await;
 }
