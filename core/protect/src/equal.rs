@@ -161,12 +161,16 @@ pub async fn compare(first: &TableLog, second: &TableLog, depth: Depth) -> Resul
     let relation = found.relation;
     let a_is_behind = relation == Relation::FirstIsPrefix;
     let b_is_behind = relation == Relation::SecondIsPrefix;
-    let (ours, theirs) = ((&a, first), (&b, second));
     let (one, two) = (Side::First, Side::Second);
+    let (mut only_a, mut only_b) = (None, None);
     if depth == Depth::Bytes {
-        check(ours, first, one, &a, false, depth, &mut found).await?;
-        check(theirs, second, two, &b, false, depth, &mut found).await?;
+        check((&a, first), first, one, &a, false, depth, &mut found).await?;
+        check((&b, second), second, two, &b, false, depth, &mut found).await?;
+        // What both name was just read on both.
+        (only_a, only_b) = (Some(a.beyond(&b)), Some(b.beyond(&a)));
     }
+    let ours = (only_a.as_ref().unwrap_or(&a), first);
+    let theirs = (only_b.as_ref().unwrap_or(&b), second);
     check(ours, second, two, &b, a_is_behind, depth, &mut found).await?;
     check(theirs, first, one, &a, b_is_behind, depth, &mut found).await?;
     Ok(found)

@@ -1,6 +1,6 @@
 //! What one tenant holds in one tier that must not be lost: live, pinned or not yet absorbed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use stele_model::{Digest, L0Name};
@@ -86,6 +86,22 @@ impl Holdings {
         let entries = entries.map(|(version, digest)| (keys::log_entry(*version), *digest));
         for (key, digest) in files.chain(ledger).chain(entries) {
             self.objects.insert(key, Held { digest, need });
+        }
+    }
+
+    /// What of it `other` does not name, or as something else.
+    pub fn beyond(&self, other: &Self) -> Self {
+        let is_other = |(key, held): &(&String, &Held)| {
+            let there = other.objects.get(*key);
+            there.is_none_or(|there| there.digest != held.digest)
+        };
+        let objects = self.objects.iter().filter(is_other);
+        let l0: HashSet<&L0Name> = other.l0.iter().collect();
+        let l0 = self.l0.iter().filter(|name| !l0.contains(name));
+        Self {
+            state: Arc::clone(&self.state),
+            objects: objects.map(|(key, held)| (key.clone(), *held)).collect(),
+            l0: l0.copied().collect(),
         }
     }
 
