@@ -1,6 +1,7 @@
 //! Parquet, row by row: a table of any writer, or a file of Stele's own with its summaries.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -43,7 +44,7 @@ pub(crate) struct ParquetRows {
 
 impl ParquetRows {
     pub(crate) fn open(file: File, settings: &Settings, from: Mark) -> Result<Self> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+        let builder = withstood(|| Ok(ParquetRecordBatchReaderBuilder::try_new(file)?))?;
         // The library panics on them.
         let groups = builder.metadata().row_groups().iter();
         let mut chunks = groups.flat_map(|group| group.columns());
@@ -64,10 +65,8 @@ impl ParquetRows {
         let reserved: &[&str] = if is_own { &OWN } else { &[] };
         let plan = settings.columns.plan(&names, reserved)?;
         let skipped = usize::try_from(from.offset).unwrap_or(usize::MAX);
-        let reader = builder
-            .with_batch_size(PART_ROWS)
-            .with_offset(skipped)
-            .build()?;
+        let builder = builder.with_batch_size(PART_ROWS).with_offset(skipped);
+        let reader = withstood(|| Ok(builder.build()?))?;
         Ok(Self {
             reader,
             plan,
@@ -91,13 +90,22 @@ impl ParquetRows {
     }
 }
 
+/// What the library makes of a file that anybody may have written: it panics on some forged ones,
+/// and that is a fault of the file. What it was reading must not be used any more then.
+fn withstood<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let what = "the Parquet library gave up on it: it is damaged or forged".to_owned();
+        Err(ParquetError::General(what).into())
+    })
+}
+
 impl Source for ParquetRows {
     fn total(&self) -> u64 {
         self.total
     }
 
     fn next_part(&mut self) -> Result<Option<Part>> {
-        let Some(batch) = self.reader.next().transpose()? else {
+        let Some(batch) = withstood(|| Ok(self.reader.next().transpose()?))? else {
             return Ok(None);
         };
         let limits = self.limits;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stele_import::{Columns, Format, Mark, Settings, open, rank};
 use stele_model::time::{parse_rfc3339, rfc3339};
-use stele_model::{Extra, Kind, Limits, NO_EXTRA, Row, Rows, Series, Summary};
+use stele_model::{ErrorKind, Extra, Kind, Limits, NO_EXTRA, Row, Rows, Series, Summary};
 use stele_wire::Precision;
 
 const NOW_US: i64 = 1_795_305_600_000_000;
@@ -308,4 +308,16 @@ fn a_forged_footer_is_an_error_and_no_panic() {
     let opened = open(&path, &settings(Format::Parquet), Mark::default());
     let error = opened.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("negative place or size"), "{error}");
+}
+
+/// Found by fuzzing: the Parquet library panics on definition levels that end too soon.
+#[test]
+fn forged_levels_are_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let forged = include_bytes!("forged/levels.parquet");
+    let path = file(&dir, "x.parquet", forged);
+    let mut source = open(&path, &settings(Format::Parquet), Mark::default()).unwrap();
+    let error = source.next_part().map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.to_string().contains("damaged or forged"), "{error}");
 }
